@@ -1,0 +1,38 @@
+//! What a destination's worker must know to deliver. Defaults live in `config` alone.
+
+use std::time::Duration;
+
+use crate::domain::ids::DestinationName;
+use crate::secret::Secret;
+
+/// One destination: where it is, how patient we are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Its name, the key of everything kept about it.
+    pub name: DestinationName,
+    /// Where events are posted; checked to be an http or https URL.
+    pub url: String,
+    /// Static headers, names in lower case; values may be secrets.
+    pub headers: Vec<(String, Secret)>,
+    /// Longest time one attempt may take, answer included.
+    pub timeout: Duration,
+    /// Requests in flight at once, one per chat.
+    pub concurrency: usize,
+    /// Statuses by which the handler refuses an event for good.
+    pub reject_on: Vec<u16>,
+    /// How retries are spaced.
+    pub backoff: BackoffSettings,
+}
+
+/// Exponential backoff: interval n is `initial * multiplier^n`, at most `max_interval`, spread by the jitter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BackoffSettings {
+    /// The first interval.
+    pub initial_interval: Duration,
+    /// Factor between intervals, at least 1.
+    pub multiplier: f64,
+    /// The longest interval before jitter.
+    pub max_interval: Duration,
+    /// Spread, 0 to 1: an interval `i` becomes something in `[i * (1 - r), i * (1 + r)]`.
+    pub randomization_factor: f64,
+}

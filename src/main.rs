@@ -1,0 +1,3 @@
+//! The binary: hands the words of the command line to `cli` and turns what comes back into an exit code. Nothing else.
+
+fn main() {}

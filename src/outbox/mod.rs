@@ -1,0 +1,5 @@
+//! Floor 1, the disk.
+
+pub mod settings;
+
+pub use settings::Settings;
