@@ -1,5 +1,6 @@
 //! Floor 2, the wiring.
 
 pub mod settings;
+pub mod worker;
 
 pub use settings::Settings;

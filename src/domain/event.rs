@@ -47,3 +47,24 @@ impl Event {
 pub fn chat_of(peer_id: Option<i64>) -> Option<i64> {
     peer_id.filter(|peer| *peer > CHAT_BASE).map(|peer| peer - CHAT_BASE)
 }
+
+/// An event with its place in the outbox: what workers hold and attempts send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Its position.
+    pub seq: super::ids::Seq,
+    /// Where it came from.
+    pub source: Source,
+    /// The event.
+    pub event: Event,
+}
+
+/// How an event reached us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// From an answer of Long Poll.
+    #[default]
+    Live,
+    /// Fetched back after a gap.
+    Backfill,
+}

@@ -1,5 +1,91 @@
-//! Floor 1, the disk.
+//! Floor 1, the disk: the outbox, the only queue of the service. This is the format, before any code.
+//!
+//! # The directory
+//!
+//! ```text
+//! <dir>/lock                 flock; "<pid> (<command>)" of who holds it; taken before anything else is read
+//! <dir>/CURRENT              two lines: "format 1", "generation N"; replaced by rename, after the generation is synced
+//! <dir>/generation-NNNNNN/   a sled 0.34 store: segments of 2 MiB, no compression, one tree
+//! <dir>/admin.sock           the operator's socket while the service runs
+//! ```
+//!
+//! A newer format than this program's is refused before sled is opened. `CURRENT` must name a generation that is there:
+//! sled would make an empty one. Without `CURRENT`, a generation that holds a checkpoint is damage; one that holds none
+//! is what a process left that died while it made the outbox, and is removed.
+//!
+//! # Keys
+//!
+//! Numbers in keys are big endian; signed ones have their sign bit flipped, so that byte order is the numbers' order.
+//!
+//! | key | record | what it is |
+//! |---|---|---|
+//! | `m/head` | `Head` | tail, next, counts of routed events per destination, of unrouted ones, of repeats; next numbers |
+//! | `m/names` | `Names` | destinations' names and numbers (u16); a number is never used again |
+//! | `m/ring` | `Ring` | up to 256 pairs of a moment and the lowest floor then, for `retention` |
+//! | `e/<seq u64>` | `ChunkRecord` | consecutive events: who takes each, and its body |
+//! | `c/<community i64>` | `Checkpoint` | the ts VK is asked with next, when committed, when VK was last heard |
+//! | `d/<destination u16>` | `DestinationRecord` | cursor, counters, last success, outage |
+//! | `p/<destination><community i64><tag u8><id i64><seq>` | `AsideRecord` | an event of a blocked chat, moved aside; tag 0 common, 1 peer, 2 user |
+//! | `x/<destination><seq>` | `DeadRecord` | a dead letter with its history and event |
+//! | `r/<destination><seq>` | `History` | attempts of an event that is still pending |
+//! | `g/<number u64>` | `GapRecord` | what VK lost |
+//! | `q/<number u64>` | `QuarantineRecord` | an update that could not be read |
+//! | `j/<number u64>` | `ReplayRecord` | a replay that is not done |
+//!
+//! # Records
+//!
+//! A record is its struct in [`records`], in postcard's encoding, fields in order. Its value is framed:
+//!
+//! ```text
+//! version u8 = 1 | further parts u16 | length u32 | CRC-32 (IEEE) of the whole record u32 | the first 16 KiB of the record
+//! ```
+//!
+//! (big endian). What does not fit lies in parts of 16 KiB under the record's key followed by the part's number as u16,
+//! from 1. Every prefix has keys of one length, so a part is told by its longer key. No value exceeds 16 KiB and the frame:
+//! a larger one could reach sled's `blobs/`, which it never syncs.
+//!
+//! # Rules
+//!
+//! - **The log is exactly `[tail, next)`.** Chunks are contiguous; a chunk's key is its first event's position. Appends and
+//!   deletions carry `m/head` in the same batch. A chunk is packed up to 16 KiB; a larger event stands alone, in parts.
+//! - **An event and the ts that covers it are one batch**, with its quarantined neighbours and the gap record, if any.
+//! - **A cursor** is a horizon and the unsettled positions below it, as runs from the floor on, in turns: unsettled, then
+//!   settled or not ours. The floor is the first unsettled position. It never passes an event that is neither settled nor
+//!   moved aside in the same batch. The horizon is at most 131,072 ahead of it. A destination with nothing pending has
+//!   floor = next once it has looked; a new one begins at next.
+//! - **A chat that blocks is moved aside** when the look-ahead or the memory for waiting events is used up: its events get
+//!   rows of their own under `p/`, and each further one as it is met, until none is left there.
+//! - **Counters ride in the records**: for each destination routed (`m/head`) = pending + delivered + dead + expired +
+//!   discarded (`d/`); pending is what remains.
+//! - **Retention**: the log is deleted from its front, whole chunks, up to the lowest floor of at least `retention` ago.
+//! - **Repeats** are dropped by (community, event id) among the last 10,000 events, read from the log's end when opening.
+//! - **A dead letter** has its event with it; its chunk may go. A replay tries those below `up_to` whose `replay` is less
+//!   than its own number; a success deletes the row, a refusal writes the replay's number into it.
+//! - **One writer thread** makes one batch of what has queued up, `flush()`, `fdatasync`, then answers. A failed commit ends
+//!   all writing. Readers see only what is durable.
+//!
+//! Deliberately absent: a copy of an event per destination, a row per delivery, any second queue.
 
+pub mod cursor;
+pub mod error;
+pub mod handle;
+
+pub mod keys;
+pub mod kv;
+pub mod log;
+pub mod open;
+pub mod records;
+pub mod rows;
 pub mod settings;
+pub mod sled_kv;
+pub mod state;
 
+mod window;
+mod writer;
+
+pub use cursor::Cursor;
+pub use error::OutboxError;
+pub use handle::{Outbox, Page, Resume};
+pub use open::Store;
 pub use settings::Settings;
+pub use state::{Append, Appended, Change, Place, Settlement};

@@ -1,0 +1,102 @@
+//! An event as an HTTP request (contract §3): the headers. The body is the event's, as stored. Deliberately absent: sending.
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+
+use crate::domain::event::{Queued, Source};
+use crate::domain::time::Moment;
+
+/// One attempt at a delivery.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The event and its position.
+    pub event: Queued,
+    /// Number of this attempt, from 1.
+    pub number: u32,
+    /// The replay it belongs to; 0 is none.
+    pub replay: u64,
+}
+
+/// The headers of an attempt that is made at `now`.
+#[must_use]
+pub fn headers(attempt: &Attempt, now: Moment) -> HeaderMap {
+    let event = &attempt.event.event;
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(HeaderName::from_static("webhook-id"), text(event.event_id.as_str()));
+    headers.insert(HeaderName::from_static("webhook-timestamp"), HeaderValue::from(now.unix_seconds()));
+    headers.insert(HeaderName::from_static("x-event-type"), text(&event.event_type));
+    headers.insert(HeaderName::from_static("x-event-seq"), HeaderValue::from(attempt.event.seq.0));
+    headers.insert(HeaderName::from_static("x-event-attempt"), HeaderValue::from(attempt.number));
+    if attempt.replay > 0 {
+        headers.insert(HeaderName::from_static("x-event-replay"), HeaderValue::from(attempt.replay));
+    }
+    if attempt.event.source == Source::Backfill {
+        headers.insert(HeaderName::from_static("x-event-source"), HeaderValue::from_static("backfill"));
+    }
+    headers
+}
+
+/// A header of a text; VK's own type names are ASCII, one that is not is sent without what a header cannot carry.
+fn text(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| {
+        let plain: String = text.chars().filter(char::is_ascii_graphic).collect();
+        HeaderValue::from_str(&plain).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::event::Event;
+    use crate::domain::ids::{EventId, GroupId, Seq};
+
+    fn attempt(event_type: &str) -> Attempt {
+        let event = Event {
+            group: GroupId::new(1).expect("an id"),
+            event_id: EventId::parse("8dd5").expect("an id"),
+            event_type: event_type.to_owned(),
+            user_id: None,
+            peer_id: None,
+            received_at: Moment(0),
+            body: Bytes::from_static(b"{}"),
+        };
+        Attempt { event: Queued { seq: Seq(42), source: Source::Live, event }, number: 3, replay: 0 }
+    }
+
+    #[test]
+    fn an_attempt_says_what_the_contract_promises() {
+        let headers = headers(&attempt("message_new"), Moment(1_709_107_923_999));
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
+        lines.sort();
+        assert_eq!(
+            lines,
+            [
+                "content-type: application/json",
+                "webhook-id: 8dd5",
+                "webhook-timestamp: 1709107923",
+                "x-event-attempt: 3",
+                "x-event-seq: 42",
+                "x-event-type: message_new"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_replay_and_a_backfill_say_so() {
+        let mut attempt = attempt("message_new");
+        attempt.replay = 5;
+        attempt.event.source = Source::Backfill;
+        let headers = headers(&attempt, Moment(0));
+        assert_eq!(headers["x-event-replay"], "5");
+        assert_eq!(headers["x-event-source"], "backfill");
+    }
+
+    #[test]
+    fn a_type_that_no_header_can_carry_is_sent_without_what_does_not_fit() {
+        assert_eq!(headers(&attempt("new\nтип_x"), Moment(0))["x-event-type"], "new_x");
+        assert_eq!(headers(&attempt("\n"), Moment(0))["x-event-type"], "");
+    }
+}

@@ -1,0 +1,312 @@
+//! What the floors above hold of the outbox: ask the writer, read what is durable. Cheap to clone.
+//!
+//! Invariant: nobody reads at or past the durable head. This is the one file that calls `spawn_blocking`: reads of the
+//! store may touch the disk. Deliberately absent: deciding anything.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::error::OutboxError;
+use super::keys::{self, DestinationId};
+use super::kv::{Batch, Kv, KvError};
+use super::log::{self, Chunk};
+use super::open::Lock;
+use super::records::{self, AsideRecord, Checkpoint, DestinationRecord, History, ReplayFilter, ReplayRecord};
+use super::rows::{self, AsideLane, DeadLetter};
+use super::state::{Append, Appended, Settlement, State};
+use super::window::Window;
+use super::writer::{REQUESTS, Request, Writer};
+use crate::clock::Clock;
+use crate::domain::event::Queued;
+use crate::domain::ids::{DestinationName, GroupId, Lane, Seq};
+
+/// How many bytes of the log one read brings, about.
+const READ_BYTES: usize = 256 << 10;
+/// How many events of one chat that were moved aside one read brings.
+const ASIDE_ROWS: usize = 32;
+
+/// What the handles and the writer share.
+pub(super) struct Shared {
+    pub(super) kv: Arc<dyn Kv>,
+    pub(super) dir: PathBuf,
+    pub(super) window: Window,
+    /// Held until the last handle is gone, so that no other process opens the directory before.
+    _lock: Option<Lock>,
+}
+
+/// A running outbox.
+#[derive(Clone)]
+pub struct Outbox {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    head: watch::Receiver<Seq>,
+    replays: watch::Receiver<u64>,
+    failed: watch::Receiver<Option<OutboxError>>,
+    destinations: Arc<HashMap<DestinationName, DestinationId>>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// Events of the log that one destination takes.
+#[derive(Debug)]
+pub struct Page {
+    /// The events, in order.
+    pub events: Vec<Queued>,
+    /// Everything below this has been looked at.
+    pub end: Seq,
+}
+
+/// What a worker needs to go on where the last process stopped.
+#[derive(Debug)]
+pub struct Resume {
+    /// Cursor, counters, outage.
+    pub record: DestinationRecord,
+    /// What was tried of events that wait.
+    pub histories: HashMap<Seq, History>,
+    /// Chats with events that were moved aside.
+    pub aside: Vec<AsideLane>,
+}
+
+impl Outbox {
+    /// Starts the writer of a store that nobody else has open, and gives each destination its number and cursor.
+    ///
+    /// # Errors
+    /// When the store is damaged or cannot be written.
+    pub fn start(
+        kv: Arc<dyn Kv>,
+        dir: &Path,
+        lock: Option<Lock>,
+        settings: &super::Settings,
+        names: &[DestinationName],
+        clock: Clock,
+    ) -> Result<Self, OutboxError> {
+        let told = |error: KvError| OutboxError::of_store(dir, &error);
+        let mut state = State::load(kv.as_ref(), settings.retention).map_err(told)?;
+        let mut batch = Batch::default();
+        let texts: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
+        state.register(&mut batch, &texts);
+        state.seal(&mut batch);
+        kv.commit(&batch).map_err(told)?;
+        let known = names.iter().filter_map(|name| Some((name.clone(), state.names.id_of(name.as_str())?))).collect();
+
+        let shared = Arc::new(Shared { kv, dir: dir.to_owned(), window: Window::default(), _lock: lock });
+        let (requests, inbox) = mpsc::channel(REQUESTS);
+        let (head_sender, head) = watch::channel(state.head.next);
+        let (replays_sender, replays) = watch::channel(0);
+        let (failed_sender, failed) = watch::channel(None);
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            state,
+            requests: inbox,
+            head: head_sender,
+            replays: replays_sender,
+            failed: failed_sender,
+            clock,
+        };
+        let thread = writer.start().map_err(|error| told(error.into()))?;
+        let thread = Arc::new(Mutex::new(Some(thread)));
+        Ok(Self { shared, requests, head, replays, failed, destinations: Arc::new(known), thread })
+    }
+
+    /// The number of a destination that was named at the start.
+    #[must_use]
+    pub fn destination(&self, name: &DestinationName) -> Option<DestinationId> {
+        self.destinations.get(name).copied()
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// Tells when the durable head has moved.
+    #[must_use]
+    pub fn watch_head(&self) -> watch::Receiver<Seq> {
+        self.head.clone()
+    }
+
+    /// Tells when a replay has been asked for.
+    #[must_use]
+    pub fn watch_replays(&self) -> watch::Receiver<u64> {
+        self.replays.clone()
+    }
+
+    /// Tells when a commit has failed: the process must stop taking events.
+    #[must_use]
+    pub fn watch_failure(&self) -> watch::Receiver<Option<OutboxError>> {
+        self.failed.clone()
+    }
+
+    /// Commits what an answer of VK brought together with the ts that covers it. When this answers `Ok`, it is on disk.
+    /// Cancel-safe in so far as the commit happens or not, whole.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn append(&self, append: Append) -> Result<Appended, OutboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Append(append, reply)).await?;
+        answer.await.map_err(|_| OutboxError::Closed)?
+    }
+
+    /// Hands over what a worker settled; durable a little later.
+    ///
+    /// # Errors
+    /// When the writer has ended.
+    pub async fn settle(&self, settlement: Settlement) -> Result<(), OutboxError> {
+        self.ask(Request::Settle(settlement, None)).await
+    }
+
+    /// Hands over what a worker settled and waits until it is durable.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn settle_durably(&self, settlement: Settlement) -> Result<(), OutboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Settle(settlement, Some(reply))).await?;
+        answer.await.map_err(|_| OutboxError::Closed)?
+    }
+
+    /// Makes a replay of one destination's dead letters; returns its number.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn replay(
+        &self,
+        destination: DestinationId,
+        filter: ReplayFilter,
+        matched: u64,
+    ) -> Result<u64, OutboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Replay { destination, filter, matched, reply }).await?;
+        answer.await.map_err(|_| OutboxError::Closed)?
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), OutboxError> {
+        self.requests.send(request).await.map_err(|_| match &*self.failed.borrow() {
+            Some(error) => OutboxError::Poisoned(error.to_string()),
+            None => OutboxError::Closed,
+        })
+    }
+
+    /// The checkpoint of a community, as it is on disk.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn checkpoint(&self, group: GroupId) -> Result<Option<Checkpoint>, OutboxError> {
+        self.read_store(move |kv| records::load(kv, &keys::checkpoint(group.get()))).await
+    }
+
+    /// Where a destination's worker goes on.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn resume(&self, id: DestinationId) -> Result<Resume, OutboxError> {
+        self.read_store(move |kv| {
+            let key = keys::destination(id);
+            let record = records::load(kv, &key)?.ok_or_else(|| records::damaged(&key, "the destination is gone"))?;
+            Ok(Resume { record, histories: rows::histories(kv, id)?, aside: rows::aside_lanes(kv, id)? })
+        })
+        .await
+    }
+
+    /// The events at `from` and above, and below `limit` and the head, that `id` takes: about as many as are useful at a
+    /// time.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read(&self, id: DestinationId, from: Seq, limit: Seq) -> Result<Page, OutboxError> {
+        let head = *self.head.borrow();
+        let limit = limit.min(head);
+        if from >= limit {
+            return Ok(Page { events: Vec::new(), end: from });
+        }
+        let mut page = Page { events: Vec::new(), end: from };
+        if let Some(chunks) = self.shared.window.read(from, READ_BYTES) {
+            chunks.iter().for_each(|chunk| take(&mut page, chunk, id, from, limit));
+        } else {
+            let chunks = self.read_store(move |kv| log::read(kv, from, head, READ_BYTES)).await?;
+            chunks.iter().for_each(|chunk| take(&mut page, chunk, id, from, limit));
+        }
+        Ok(page)
+    }
+
+    /// The next events of a chat that were moved aside, after `after`, in order.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read_aside(&self, id: DestinationId, lane: Lane, after: Seq) -> Result<Vec<Queued>, OutboxError> {
+        self.read_store(move |kv| {
+            let end = keys::after(&keys::aside_lane(id, lane));
+            let mut found = Vec::new();
+            for (key, value) in kv.scan(&keys::aside(id, lane, after.next()), &end, ASIDE_ROWS)? {
+                if key.len() != keys::ASIDE_LEN {
+                    continue;
+                }
+                let bytes = bytes::Bytes::from(records::whole(kv, &key, &value)?);
+                let record: AsideRecord<'_> = records::parse(&key, &bytes)?;
+                found.push(log::queued_of(&key, record.seq, &record.event, &bytes)?);
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// The replays of a destination that are not done, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn replays(&self, id: DestinationId) -> Result<Vec<(u64, ReplayRecord)>, OutboxError> {
+        self.read_store(move |kv| Ok(rows::replays(kv)?.into_iter().filter(|(_, job)| job.destination == id).collect()))
+            .await
+    }
+
+    /// The next dead letters that a replay has not tried yet, after `after`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read_replay(
+        &self,
+        number: u64,
+        job: ReplayRecord,
+        after: Seq,
+    ) -> Result<Vec<DeadLetter>, OutboxError> {
+        self.read_store(move |kv| rows::replayable(kv, number, &job, after)).await
+    }
+
+    /// Runs a look at what is durable, off the runtime's threads.
+    ///
+    /// # Errors
+    /// What the look answers.
+    pub async fn read_store<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&dyn Kv) -> Result<T, KvError> + Send + 'static,
+    ) -> Result<T, OutboxError> {
+        let shared = Arc::clone(&self.shared);
+        let outcome = tokio::task::spawn_blocking(move || look(shared.kv.as_ref())).await;
+        match outcome {
+            Ok(result) => result.map_err(|error| OutboxError::of_store(&self.shared.dir, &error)),
+            Err(_) => Err(OutboxError::Closed),
+        }
+    }
+
+    /// Commits what was asked for so far and ends the writer. Later requests answer [`OutboxError::Closed`].
+    pub async fn close(&self) {
+        // The writer may have ended by itself; then there is nothing to ask.
+        let _ended = self.requests.send(Request::Close).await;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+fn take(page: &mut Page, chunk: &Chunk, id: DestinationId, from: Seq, limit: Seq) {
+    let inside = |seq: Seq| seq >= from && seq < limit;
+    let ours = chunk.events.iter().filter(|logged| inside(logged.queued.seq) && logged.destinations.contains(&id));
+    page.events.extend(ours.map(|logged| logged.queued.clone()));
+    page.end = chunk.end().min(limit).max(page.end);
+}

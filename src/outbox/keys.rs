@@ -1,0 +1,177 @@
+//! Where each record lives: the keys of the store, as laid out in the prose of [`super`]. Every key has a fixed length by
+//! its prefix, so that a record's parts (key + part number) are told from the records beside it by length alone.
+//! Deliberately absent: what the records hold (`records`).
+
+use crate::domain::ids::{Lane, LaneOf, Seq};
+
+/// A destination's number, never used twice; names map to it in `m/names`.
+pub type DestinationId = u16;
+
+/// The head of the log, its tail, and the counts that belong to it.
+pub const HEAD: &[u8] = b"m/head";
+/// Destinations' names and numbers.
+pub const NAMES: &[u8] = b"m/names";
+/// When which lowest floor was seen, for retention.
+pub const RING: &[u8] = b"m/ring";
+
+/// A chunk of the log that begins with `first`.
+#[must_use]
+pub fn chunk(first: Seq) -> Vec<u8> {
+    numbered(b"e/", first.0)
+}
+
+/// The first sequence number in a chunk's key, unless the key is that of a part.
+#[must_use]
+pub fn chunk_first(key: &[u8]) -> Option<Seq> {
+    last_number(key, CHUNK_LEN).map(Seq)
+}
+
+/// Length of a chunk's key.
+pub const CHUNK_LEN: usize = 2 + 8;
+
+/// The checkpoint of a community.
+#[must_use]
+pub fn checkpoint(group: i64) -> Vec<u8> {
+    [b"c/".as_slice(), &sortable(group)].concat()
+}
+
+/// A destination's cursor and counters.
+#[must_use]
+pub fn destination(id: DestinationId) -> Vec<u8> {
+    [b"d/".as_slice(), &id.to_be_bytes()].concat()
+}
+
+/// An event of a blocked chat, moved aside.
+#[must_use]
+pub fn aside(id: DestinationId, lane: Lane, seq: Seq) -> Vec<u8> {
+    [aside_lane(id, lane).as_slice(), &seq.0.to_be_bytes()].concat()
+}
+
+/// Length of the key of an event moved aside.
+pub const ASIDE_LEN: usize = 2 + 2 + 17 + 8;
+
+/// What the keys of all events of a lane that were moved aside begin with.
+#[must_use]
+pub fn aside_lane(id: DestinationId, lane: Lane) -> Vec<u8> {
+    let (tag, of) = match lane.of {
+        LaneOf::Common => (0, 0),
+        LaneOf::Peer(peer) => (1, peer),
+        LaneOf::User(user) => (2, user),
+    };
+    [&aside_all(id), sortable(lane.group).as_slice(), &[tag], &sortable(of)].concat()
+}
+
+/// What the keys of all events moved aside for a destination begin with.
+#[must_use]
+pub fn aside_all(id: DestinationId) -> Vec<u8> {
+    [b"p/".as_slice(), &id.to_be_bytes()].concat()
+}
+
+/// A dead letter.
+#[must_use]
+pub fn dead(id: DestinationId, seq: Seq) -> Vec<u8> {
+    numbered(&dead_all(id), seq.0)
+}
+
+/// What the keys of a destination's dead letters begin with.
+#[must_use]
+pub fn dead_all(id: DestinationId) -> Vec<u8> {
+    [b"x/".as_slice(), &id.to_be_bytes()].concat()
+}
+
+/// The history of an event's attempts.
+#[must_use]
+pub fn history(id: DestinationId, seq: Seq) -> Vec<u8> {
+    numbered(&history_all(id), seq.0)
+}
+
+/// What the keys of all histories of a destination begin with.
+#[must_use]
+pub fn history_all(id: DestinationId) -> Vec<u8> {
+    [b"r/".as_slice(), &id.to_be_bytes()].concat()
+}
+
+/// Length of the keys of dead letters and histories.
+pub const ROW_LEN: usize = 2 + 2 + 8;
+
+/// A gap record.
+#[must_use]
+pub fn gap(number: u64) -> Vec<u8> {
+    numbered(b"g/", number)
+}
+
+/// A quarantined update.
+#[must_use]
+pub fn quarantine(number: u64) -> Vec<u8> {
+    numbered(b"q/", number)
+}
+
+/// A replay job.
+#[must_use]
+pub fn replay(number: u64) -> Vec<u8> {
+    numbered(b"j/", number)
+}
+
+/// Length of the keys that are a prefix and a number.
+pub const NUMBERED_LEN: usize = 2 + 8;
+
+/// The number at the end of a key of exactly `len` bytes; nothing for the key of a part.
+#[must_use]
+pub fn last_number(key: &[u8], len: usize) -> Option<u64> {
+    if key.len() != len {
+        return None;
+    }
+    key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The first key after all that begin with `prefix`.
+#[must_use]
+pub fn after(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![u8::MAX; 64]
+}
+
+fn numbered(prefix: &[u8], number: u64) -> Vec<u8> {
+    [prefix, &number.to_be_bytes()].concat()
+}
+
+/// A signed number as bytes whose order is the numbers' order.
+fn sortable(number: i64) -> [u8; 8] {
+    (number.cast_unsigned() ^ (1 << 63)).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_as_their_numbers_do() {
+        assert!(chunk(Seq(255)) < chunk(Seq(256)));
+        let lane = |peer| Lane { group: 1, of: LaneOf::Peer(peer) };
+        assert!(aside_lane(1, lane(-5)) < aside_lane(1, lane(5)));
+        assert!(aside(1, lane(5), Seq(9)) < aside(1, lane(5), Seq(10)));
+        assert!(aside(1, lane(5), Seq(u64::MAX)) < aside(1, lane(6), Seq(0)));
+    }
+
+    #[test]
+    fn after_a_prefix_comes_the_next_prefix() {
+        assert_eq!(after(b"e/"), b"e0".to_vec());
+        assert_eq!(after(&[1, 255]), vec![2]);
+    }
+
+    #[test]
+    fn lengths_are_as_told() {
+        let lane = Lane { group: 1, of: LaneOf::Common };
+        assert_eq!(chunk(Seq(1)).len(), CHUNK_LEN);
+        assert_eq!(aside(1, lane, Seq(1)).len(), ASIDE_LEN);
+        assert_eq!(dead(1, Seq(1)).len(), ROW_LEN);
+        assert_eq!(history(1, Seq(1)).len(), ROW_LEN);
+        assert_eq!(gap(1).len(), NUMBERED_LEN);
+    }
+}

@@ -1,0 +1,261 @@
+//! Opening the directory: the lock, `CURRENT`, the generation it names, the store in it. Nothing is deleted but what a
+//! process left that died while it made a new, still empty outbox. Deliberately absent: reading the records (`state`).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::error::OutboxError;
+use super::keys;
+use super::kv::{Batch, Kv, KvError};
+use super::records::{self, Head};
+use super::sled_kv::SledKv;
+
+/// The on-disk format that this program writes, and the newest it reads.
+pub const FORMAT: u32 = 1;
+/// The most bytes that are read of `lock` and `CURRENT`.
+const SMALL_FILE_BYTES: u64 = 4096;
+/// How long the lock is left alone between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// The directory's lock: `flock` on `<dir>/lock`, which says who holds it. Held until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock, trying for as long as `patience`. Blocks.
+    ///
+    /// # Errors
+    /// [`OutboxError::Locked`] with who holds it; [`OutboxError::Disk`] when the directory cannot be used.
+    pub fn take(dir: &Path, command: &str, patience: Duration) -> Result<Self, OutboxError> {
+        let disk = |error: io::Error| OutboxError::of_store(dir, &error.into());
+        let path = dir.join("lock");
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(disk)?;
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if start.elapsed() < patience => sleep(LOCK_PAUSE),
+                Err(fs::TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    file.take(SMALL_FILE_BYTES).read_to_string(&mut holder).map_err(disk)?;
+                    let holder = match holder.trim() {
+                        "" => "a process that did not say which".to_owned(),
+                        words => format!("process {words}"),
+                    };
+                    return Err(OutboxError::Locked { dir: dir.to_owned(), holder });
+                }
+                Err(fs::TryLockError::Error(error)) => return Err(disk(error)),
+            }
+        }
+        file.set_len(0).map_err(disk)?;
+        writeln!(file, "{} ({command})", std::process::id()).map_err(disk)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// An opened directory.
+pub struct Store {
+    /// The records.
+    pub kv: Arc<dyn Kv>,
+    /// Keeps other processes out.
+    pub lock: Lock,
+    /// Where it is.
+    pub dir: PathBuf,
+}
+
+impl Store {
+    /// Opens the outbox in `dir`, making a new one where there is none.
+    ///
+    /// # Errors
+    /// When another process holds it, when it is damaged or newer, when the disk refuses.
+    pub fn open_or_create(dir: &Path, command: &str, patience: Duration) -> Result<Self, OutboxError> {
+        fs::create_dir_all(dir).map_err(|error| OutboxError::of_store(dir, &error.into()))?;
+        let lock = Lock::take(dir, command, patience)?;
+        let generation = match read_current(dir)? {
+            Some(current) => current,
+            None => create(dir)?,
+        };
+        Self::open_generation(dir, generation, lock)
+    }
+
+    /// Opens the outbox in `dir` that must be there.
+    ///
+    /// # Errors
+    /// [`OutboxError::Absent`] when it is not, and as [`Store::open_or_create`].
+    pub fn open_existing(dir: &Path, command: &str, patience: Duration) -> Result<Self, OutboxError> {
+        if !dir.join("CURRENT").exists() && generations(dir).map_or(true, |found| found.is_empty()) {
+            return Err(OutboxError::Absent { dir: dir.to_owned() });
+        }
+        let lock = Lock::take(dir, command, patience)?;
+        let generation = read_current(dir)?.ok_or_else(|| no_current(dir))?;
+        Self::open_generation(dir, generation, lock)
+    }
+
+    fn open_generation(dir: &Path, generation: u32, lock: Lock) -> Result<Self, OutboxError> {
+        let path = generation_dir(dir, generation);
+        if !path.join("db").exists() {
+            let finding = format!("CURRENT names {}, which holds no store", path.display());
+            return Err(OutboxError::Damaged { dir: dir.to_owned(), finding });
+        }
+        let kv = SledKv::open(&path).map_err(|error| OutboxError::of_store(dir, &error))?;
+        Ok(Self { kv: Arc::new(kv), lock, dir: dir.to_owned() })
+    }
+}
+
+/// The generation that `CURRENT` names; nothing when there is no `CURRENT`.
+fn read_current(dir: &Path) -> Result<Option<u32>, OutboxError> {
+    let path = dir.join("CURRENT");
+    let mut text = String::new();
+    match File::open(&path) {
+        Ok(file) => file.take(SMALL_FILE_BYTES).read_to_string(&mut text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => unreadable_current(dir, "it is no text"),
+        _ => OutboxError::of_store(dir, &error.into()),
+    })?;
+    let number = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .and_then(|value| value.trim().parse::<u32>().ok())
+            .ok_or_else(|| unreadable_current(dir, &format!("no line \"{name} N\"")))
+    };
+    let format = number("format")?;
+    if format > FORMAT {
+        return Err(OutboxError::Newer { dir: dir.to_owned(), found: format, known: FORMAT });
+    }
+    number("generation").map(Some)
+}
+
+fn unreadable_current(dir: &Path, what: &str) -> OutboxError {
+    OutboxError::Damaged { dir: dir.to_owned(), finding: format!("CURRENT cannot be read: {what}") }
+}
+
+fn no_current(dir: &Path) -> OutboxError {
+    let finding = "there are generations and no CURRENT that names one".to_owned();
+    OutboxError::Damaged { dir: dir.to_owned(), finding }
+}
+
+/// Makes a new outbox: a generation with a head, on disk for good, then `CURRENT`.
+fn create(dir: &Path) -> Result<u32, OutboxError> {
+    const FIRST: u32 = 1;
+    let told = |error: KvError| OutboxError::of_store(dir, &error);
+    let disk = |error: io::Error| OutboxError::of_store(dir, &error.into());
+    for path in generations(dir).map_err(disk)? {
+        // A process died while it made this outbox, unless the generation has ever been used.
+        if path.join("db").exists() {
+            let left = SledKv::open(&path).map_err(told)?;
+            if !left.scan(b"c/", b"c0", 1).map_err(told)?.is_empty() {
+                return Err(no_current(dir));
+            }
+        }
+        fs::remove_dir_all(&path).map_err(disk)?;
+    }
+    let path = generation_dir(dir, FIRST);
+    fs::create_dir(&path).map_err(disk)?;
+    let kv = SledKv::open(&path).map_err(told)?;
+    let mut batch = Batch::default();
+    records::put(&mut batch, keys::HEAD.to_vec(), &Head::fresh());
+    kv.commit(&batch).map_err(told)?;
+    drop(kv);
+    write_current(dir, FIRST).map_err(disk)?;
+    Ok(FIRST)
+}
+
+/// Replaces `CURRENT`: the new one is there whole, or the old one is.
+fn write_current(dir: &Path, generation: u32) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".CURRENT").tempfile_in(dir)?;
+    write!(file, "format {FORMAT}\ngeneration {generation}\n")?;
+    file.as_file().sync_all()?;
+    file.persist(dir.join("CURRENT")).map_err(|error| error.error)?;
+    File::open(dir)?.sync_all()?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn generation_dir(dir: &Path, generation: u32) -> PathBuf {
+    dir.join(format!("generation-{generation:06}"))
+}
+
+fn generations(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("generation-") {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &Path) -> Result<Store, OutboxError> {
+        Store::open_or_create(dir, "test", Duration::ZERO)
+    }
+
+    #[test]
+    fn a_new_outbox_opens_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(open(dir.path()).expect("made"));
+        let store = Store::open_existing(dir.path(), "test", Duration::ZERO).expect("opened");
+        assert_eq!(records::load(store.kv.as_ref(), keys::HEAD).expect("read"), Some(Head::fresh()));
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_holds_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let _held = open(dir.path()).expect("made");
+        let error = open(dir.path()).err().expect("refused").to_string();
+        assert!(error.contains(&format!("process {} (test)", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn a_newer_format_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(open(dir.path()).expect("made"));
+        fs::write(dir.path().join("CURRENT"), "format 99\ngeneration 1\n").expect("written");
+        assert!(matches!(open(dir.path()), Err(OutboxError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_and_never_replaced_by_something_empty() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path();
+        assert!(matches!(Store::open_existing(path, "test", Duration::ZERO), Err(OutboxError::Absent { .. })));
+        let store = open(path).expect("made");
+        let mut batch = Batch::default();
+        batch.put(keys::checkpoint(1), vec![1]);
+        store.kv.commit(&batch).expect("committed");
+        drop(store);
+        fs::rename(path.join("CURRENT"), path.join("elsewhere")).expect("renamed");
+        assert!(matches!(open(path), Err(OutboxError::Damaged { .. })));
+        fs::rename(path.join("elsewhere"), path.join("CURRENT")).expect("renamed");
+        fs::rename(path.join("generation-000001"), path.join("hidden")).expect("renamed");
+        assert!(matches!(open(path), Err(OutboxError::Damaged { .. })));
+        assert!(!path.join("generation-000001").exists());
+    }
+
+    #[test]
+    fn a_half_made_outbox_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(open(dir.path()).expect("made"));
+        fs::remove_file(dir.path().join("CURRENT")).expect("removed");
+        drop(open(dir.path()).expect("made anew"));
+        fs::remove_file(dir.path().join("CURRENT")).expect("removed");
+        fs::remove_file(dir.path().join("generation-000001/db")).expect("removed");
+        drop(open(dir.path()).expect("made anew"));
+    }
+}

@@ -1,0 +1,443 @@
+//! What the records hold, and how a record becomes bytes: the frame. Every record carries a version, its length and a
+//! check sum; one that does not fit a value is cut into parts. The prose in [`super`] is the specification.
+//!
+//! Invariant: no value written here exceeds [`PART_BYTES`] plus the frame, so sled never puts one into `blobs/`, which it
+//! does not sync. Deliberately absent: where records live (`keys`).
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::keys::DestinationId;
+use super::kv::{Batch, Kv, KvError};
+use crate::domain::ids::{Lane, Seq, Ts, TsJump};
+use crate::domain::time::Moment;
+
+/// Version of the frame and of the postcard layouts below.
+const VERSION: u8 = 1;
+/// Version, number of further parts, length of all, CRC-32 of all.
+const FRAME_BYTES: usize = 1 + 2 + 4 + 4;
+/// The most bytes of a record that go into one value.
+pub const PART_BYTES: usize = 16 << 10;
+
+/// `m/head`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// First sequence number still in the log.
+    pub tail: Seq,
+    /// The next one to be given; the log is exactly `[tail, next)`.
+    pub next: Seq,
+    /// How many events were routed to each destination, ever.
+    pub routed: Vec<(DestinationId, u64)>,
+    /// How many events nobody took, ever.
+    pub unrouted: u64,
+    /// How many repeats were dropped, ever.
+    pub repeats: u64,
+    /// Number of the next gap record.
+    pub next_gap: u64,
+    /// Number of the next quarantined update.
+    pub next_quarantined: u64,
+    /// How many updates are in quarantine.
+    pub quarantined: u64,
+    /// Number of the next replay.
+    pub next_replay: u64,
+}
+
+impl Head {
+    /// The head of a new outbox: everything is numbered from 1.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self { tail: Seq(1), next: Seq(1), next_gap: 1, next_quarantined: 1, next_replay: 1, ..Self::default() }
+    }
+
+    /// How many events were routed to a destination, ever.
+    #[must_use]
+    pub fn routed_to(&self, id: DestinationId) -> u64 {
+        self.routed.iter().find(|(other, _)| *other == id).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// `m/names`: numbers are given in order and never again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The number of the next new name.
+    pub next: DestinationId,
+    /// Every name that has a number.
+    pub names: Vec<(DestinationId, String)>,
+}
+
+impl Names {
+    /// The number of a name.
+    #[must_use]
+    pub fn id_of(&self, name: &str) -> Option<DestinationId> {
+        self.names.iter().find(|(_, other)| other == name).map(|(id, _)| *id)
+    }
+
+    /// The name of a number.
+    #[must_use]
+    pub fn name_of(&self, id: DestinationId) -> &str {
+        self.names.iter().find(|(other, _)| *other == id).map_or("?", |(_, name)| name)
+    }
+}
+
+/// `m/ring`: pairs of a moment and the lowest floor seen then, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ring(pub Vec<(Moment, Seq)>);
+
+/// `c/<community>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The ts that VK is asked with next.
+    pub ts: Ts,
+    /// When it was committed.
+    pub at: Moment,
+    /// When VK last answered, give or take a minute.
+    pub heard: Moment,
+}
+
+/// An event inside a chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord<'a> {
+    /// Who takes it.
+    pub destinations: Vec<DestinationId>,
+    /// When it was converted.
+    pub received_at: Moment,
+    /// The community.
+    pub group: i64,
+    /// The conversation.
+    pub peer: Option<i64>,
+    /// Who did it.
+    pub user: Option<i64>,
+    /// The contract's name of its type.
+    pub event_type: &'a str,
+    /// `webhook-id`.
+    pub event_id: &'a str,
+    /// 0: live. 1: fetched back after a gap.
+    pub source: u8,
+    /// The request body.
+    pub body: &'a [u8],
+}
+
+/// `e/<first>`: consecutive events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkRecord<'a> {
+    /// Sequence number of the first; the same as in the key.
+    pub first: Seq,
+    /// The events, `first`, `first + 1`, …
+    #[serde(borrow)]
+    pub events: Vec<EventRecord<'a>>,
+}
+
+/// `p/<destination>/<lane>/<seq>`: one event with its own sequence number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsideRecord<'a> {
+    /// Its sequence number; the same as in the key.
+    pub seq: Seq,
+    /// The event.
+    #[serde(borrow)]
+    pub event: EventRecord<'a>,
+}
+
+/// `d/<destination>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationRecord {
+    /// What of the log is settled.
+    pub cursor: CursorRecord,
+    /// Delivered, ever.
+    pub delivered: u64,
+    /// Dead now.
+    pub dead: u64,
+    /// Expired now.
+    pub expired: u64,
+    /// Discarded by an operator, ever.
+    pub discarded: u64,
+    /// Moved aside and still pending.
+    pub aside: u64,
+    /// The last answer that was a 2xx.
+    pub last_ok: Option<Moment>,
+    /// Since when the destination is down, and why.
+    pub outage: Option<OutageRecord>,
+}
+
+impl DestinationRecord {
+    /// Routed to it and not settled yet.
+    #[must_use]
+    pub fn pending(&self, routed: u64) -> u64 {
+        routed.saturating_sub(self.delivered + self.dead + self.expired + self.discarded)
+    }
+}
+
+/// What of the log a destination has settled: everything below `horizon` but the listed runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorRecord {
+    /// Everything at and above it has not been looked at.
+    pub horizon: Seq,
+    /// The first unsettled position, or the horizon.
+    pub floor: Seq,
+    /// From `floor` on, in turns: how many are unsettled, then how many are settled or not ours.
+    pub runs: Vec<u32>,
+}
+
+/// An outage of a destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutageRecord {
+    /// When it began.
+    pub since: Moment,
+    /// The failure that began it, in words.
+    pub error: String,
+}
+
+/// `r/<destination>/<seq>`, and part of a dead letter: what was tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// How many attempts there were.
+    pub attempts: u32,
+    /// How many of them counted against the event.
+    pub counted: u32,
+    /// When the first one was.
+    pub since: Moment,
+    /// When the next one will be, as far as it was known.
+    pub next_try: Option<Moment>,
+    /// The latest ones, oldest first.
+    pub notes: Vec<AttemptNote>,
+}
+
+/// One attempt, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptNote {
+    /// When it was sent.
+    pub at: Moment,
+    /// Status or kind of error, in words.
+    pub answer: String,
+    /// How long the answer took, in milliseconds.
+    pub latency_ms: u32,
+    /// The first bytes of the answer's body.
+    pub excerpt: String,
+}
+
+/// `x/<destination>/<seq>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadRecord<'a> {
+    /// Its sequence number; the same as in the key.
+    pub seq: Seq,
+    /// When it died.
+    pub at: Moment,
+    /// Why, in words.
+    pub reason: String,
+    /// What was tried.
+    pub history: History,
+    /// The last replay that tried it; 0 is none.
+    pub replay: u64,
+    /// The event, whole: its chunk may be gone.
+    #[serde(borrow)]
+    pub event: EventRecord<'a>,
+}
+
+/// `g/<number>`: what VK lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapRecord {
+    /// The community.
+    pub group: i64,
+    /// The ts that VK was asked with.
+    pub from: Ts,
+    /// The ts that it went on from.
+    pub to: Ts,
+    /// How far apart they are.
+    pub jump: TsJump,
+    /// When VK said so.
+    pub at: Moment,
+    /// When VK had last answered before, if ever.
+    pub heard: Option<Moment>,
+    /// What VK said, in words.
+    pub cause: String,
+}
+
+/// `q/<number>`: an update that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRecord {
+    /// The community.
+    pub group: i64,
+    /// When it came.
+    pub at: Moment,
+    /// Why it could not be read.
+    pub reason: String,
+    /// An id made of it, as for an event without one.
+    pub event_id: String,
+    /// The update as it came.
+    pub raw: Vec<u8>,
+}
+
+/// `j/<number>`: dead letters to be delivered again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayRecord {
+    /// The destination.
+    pub destination: DestinationId,
+    /// When it was asked for.
+    pub at: Moment,
+    /// Nothing at or above it is touched: the head when it was made.
+    pub up_to: Seq,
+    /// Which of them.
+    pub filter: ReplayFilter,
+    /// How many matched when it was made.
+    pub matched: u64,
+}
+
+/// Which dead letters a replay takes; what is absent does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayFilter {
+    /// Exactly one event.
+    pub event_id: Option<String>,
+    /// From here on.
+    pub from: Option<Seq>,
+    /// Up to and with this.
+    pub to: Option<Seq>,
+    /// Of this type.
+    pub event_type: Option<String>,
+    /// In this conversation.
+    pub peer: Option<i64>,
+    /// By this user.
+    pub user: Option<i64>,
+    /// Received no earlier.
+    pub since: Option<Moment>,
+    /// Received no later.
+    pub until: Option<Moment>,
+}
+
+impl ReplayFilter {
+    /// Whether an event is meant.
+    #[must_use]
+    pub fn takes(&self, seq: Seq, event: &EventRecord<'_>) -> bool {
+        self.event_id.as_ref().is_none_or(|id| id == event.event_id)
+            && self.from.is_none_or(|from| seq >= from)
+            && self.to.is_none_or(|to| seq <= to)
+            && self.event_type.as_ref().is_none_or(|wanted| wanted == event.event_type)
+            && self.peer.is_none_or(|peer| event.peer == Some(peer))
+            && self.user.is_none_or(|user| event.user == Some(user))
+            && self.since.is_none_or(|since| event.received_at >= since)
+            && self.until.is_none_or(|until| event.received_at <= until)
+    }
+}
+
+/// The lane of a stored event.
+#[must_use]
+pub fn lane_of(event: &EventRecord<'_>) -> Lane {
+    use crate::domain::ids::LaneOf;
+    let of = match (event.peer, event.user) {
+        (Some(peer), _) => LaneOf::Peer(peer),
+        (None, Some(user)) => LaneOf::User(user),
+        (None, None) => LaneOf::Common,
+    };
+    Lane { group: event.group, of }
+}
+
+/// Puts a record into a batch under `key`, in parts where it is large.
+pub fn put(batch: &mut Batch, key: Vec<u8>, record: &impl Serialize) {
+    put_bytes(batch, key, &encode(record));
+}
+
+/// A record as bytes, without its frame.
+#[must_use]
+pub fn encode(record: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(record).expect("invariant: our records have no shape that postcard refuses")
+}
+
+/// Puts encoded bytes into a batch, framed, in parts where they are many.
+pub fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
+    let further = bytes.len().saturating_sub(1) / PART_BYTES;
+    let parts = u16::try_from(further).expect("invariant: a record is far below a gigabyte");
+    let length = u32::try_from(bytes.len()).expect("invariant: a record is far below a gigabyte");
+    let (first, rest) = bytes.split_at(bytes.len().min(PART_BYTES));
+    let mut value = Vec::with_capacity(FRAME_BYTES + first.len());
+    value.push(VERSION);
+    value.extend_from_slice(&parts.to_be_bytes());
+    value.extend_from_slice(&length.to_be_bytes());
+    value.extend_from_slice(&crc32fast::hash(bytes).to_be_bytes());
+    value.extend_from_slice(first);
+    for (number, part) in (1..=parts).zip(rest.chunks(PART_BYTES)) {
+        batch.put(part_key(&key, number), part.to_vec());
+    }
+    batch.put(key, value);
+}
+
+/// Deletes a record with all its parts, given the value under its key.
+pub fn delete(batch: &mut Batch, key: &[u8], value: &[u8]) {
+    for number in 1..=frame(value).map_or(0, |frame| frame.parts) {
+        batch.delete(part_key(key, number));
+    }
+    batch.delete(key.to_vec());
+}
+
+/// Reads a record, if it is there.
+///
+/// # Errors
+/// [`KvError::Damaged`] when it is not what was written.
+pub fn load<T: DeserializeOwned>(kv: &dyn Kv, key: &[u8]) -> Result<Option<T>, KvError> {
+    match kv.get(key)? {
+        None => Ok(None),
+        Some(value) => parse(key, &whole(kv, key, &value)?).map(Some),
+    }
+}
+
+/// Reads a record out of its bytes.
+///
+/// # Errors
+/// [`KvError::Damaged`] when they are none.
+pub fn parse<'a, T: Deserialize<'a>>(key: &[u8], bytes: &'a [u8]) -> Result<T, KvError> {
+    postcard::from_bytes(bytes).map_err(|error| damaged(key, &format!("the record cannot be read: {error}")))
+}
+
+/// The bytes of a record, put together and checked, given the value under its key.
+///
+/// # Errors
+/// [`KvError::Damaged`] when a part is missing, the length or the check sum is wrong, or the version is newer.
+pub fn whole(kv: &dyn Kv, key: &[u8], value: &[u8]) -> Result<Vec<u8>, KvError> {
+    let frame = frame(value).ok_or_else(|| damaged(key, "the record is shorter than its frame"))?;
+    if frame.version != VERSION {
+        return Err(damaged(key, &format!("the record has version {}, known is {VERSION}", frame.version)));
+    }
+    let mut bytes = value.get(FRAME_BYTES..).unwrap_or_default().to_vec();
+    for number in 1..=frame.parts {
+        let part = kv.get(&part_key(key, number))?;
+        bytes.extend_from_slice(&part.ok_or_else(|| damaged(key, &format!("part {number} is missing")))?);
+    }
+    if bytes.len() != frame.length {
+        return Err(damaged(key, &format!("{} bytes where {} were written", bytes.len(), frame.length)));
+    }
+    if crc32fast::hash(&bytes) != frame.crc {
+        return Err(damaged(key, "the check sum is wrong"));
+    }
+    Ok(bytes)
+}
+
+/// Says that a record is damaged, with its key in readable form.
+#[must_use]
+pub fn damaged(key: &[u8], finding: &str) -> KvError {
+    let prefix = key.get(..2).map(String::from_utf8_lossy).unwrap_or_default();
+    let rest: String = key.iter().skip(2).map(|byte| format!("{byte:02x}")).collect();
+    let name =
+        if key.starts_with(b"m/") { String::from_utf8_lossy(key).into_owned() } else { format!("{prefix}{rest}") };
+    KvError::Damaged(format!("{name}: {finding}"))
+}
+
+struct Frame {
+    version: u8,
+    parts: u16,
+    length: usize,
+    crc: u32,
+}
+
+fn frame(value: &[u8]) -> Option<Frame> {
+    let (&version, rest) = value.split_first()?;
+    let (parts, rest) = rest.split_first_chunk::<2>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (crc, _) = rest.split_first_chunk::<4>()?;
+    Some(Frame {
+        version,
+        parts: u16::from_be_bytes(*parts),
+        length: u32::from_be_bytes(*length) as usize,
+        crc: u32::from_be_bytes(*crc),
+    })
+}
+
+fn part_key(key: &[u8], number: u16) -> Vec<u8> {
+    [key, &number.to_be_bytes()].concat()
+}

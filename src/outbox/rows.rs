@@ -1,0 +1,208 @@
+//! Rows of one destination read back: histories, chats moved aside, dead letters, replays. Reads only; every scan is in
+//! pages. Deliberately absent: the log (`log`), people's views (`inspect`).
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::keys::{self, DestinationId};
+use super::kv::{Kv, KvError, Pair};
+use super::log;
+use super::records::{self, DeadRecord, EventRecord, History, ReplayFilter, ReplayRecord, damaged};
+use crate::domain::event::Queued;
+use crate::domain::ids::{Lane, LaneOf, Seq};
+
+/// How many keys are read at a time.
+const PAGE_KEYS: usize = 64;
+/// How many dead letters one read for a replay brings at most.
+const REPLAY_ROWS: usize = 64;
+
+/// A chat with events that were moved aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsideLane {
+    /// The chat.
+    pub lane: Lane,
+    /// The first of its events.
+    pub first: Seq,
+    /// The last of its events.
+    pub last: Seq,
+}
+
+/// A dead letter to be delivered again.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The event.
+    pub queued: Queued,
+    /// What was tried before.
+    pub history: History,
+}
+
+/// Every stored history of a destination.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn histories(kv: &dyn Kv, id: DestinationId) -> Result<HashMap<Seq, History>, KvError> {
+    let mut found = HashMap::new();
+    pages(kv, &keys::history_all(id), |key, value| {
+        if let Some(seq) = keys::last_number(key, keys::ROW_LEN) {
+            found.insert(Seq(seq), records::parse(key, &records::whole(kv, key, value)?)?);
+        }
+        Ok(true)
+    })?;
+    Ok(found)
+}
+
+/// Every chat of a destination that has events aside; two look-ups a chat.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn aside_lanes(kv: &dyn Kv, id: DestinationId) -> Result<Vec<AsideLane>, KvError> {
+    let mut lanes = Vec::new();
+    let mut from = keys::aside_all(id);
+    let end = keys::after(&from);
+    while let Some((key, _)) = kv.scan(&from, &end, 1)?.into_iter().next() {
+        let (lane, first) = aside_key(&key)?;
+        let all = keys::aside_lane(id, lane);
+        from = keys::after(&all);
+        let last = kv.last(&all, &from)?.ok_or_else(|| damaged(&key, "the row went while it was read"))?;
+        let last = last.0.get(..keys::ASIDE_LEN).ok_or_else(|| damaged(&last.0, "the key is too short"))?;
+        lanes.push(AsideLane { lane, first, last: aside_key(last)?.1 });
+    }
+    Ok(lanes)
+}
+
+/// The lane and position in the key of an event moved aside.
+fn aside_key(key: &[u8]) -> Result<(Lane, Seq), KvError> {
+    let number = |at: usize| {
+        key.get(at..at + 8).and_then(|bytes| bytes.first_chunk::<8>()).map(|bytes| u64::from_be_bytes(*bytes))
+    };
+    let signed = |number: u64| (number ^ (1 << 63)).cast_signed();
+    let parts = (number(4), key.get(12), number(13), keys::last_number(key, keys::ASIDE_LEN));
+    let (Some(group), Some(tag), Some(of), Some(seq)) = parts else {
+        return Err(damaged(key, "no key of an event moved aside"));
+    };
+    let of = match tag {
+        0 => LaneOf::Common,
+        1 => LaneOf::Peer(signed(of)),
+        2 => LaneOf::User(signed(of)),
+        _ => return Err(damaged(key, "no lane in the key")),
+    };
+    Ok((Lane { group: signed(group), of }, Seq(seq)))
+}
+
+/// Every replay that is not done, oldest first.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn replays(kv: &dyn Kv) -> Result<Vec<(u64, ReplayRecord)>, KvError> {
+    let mut found = Vec::new();
+    pages(kv, b"j/", |key, value| {
+        if let Some(number) = keys::last_number(key, keys::NUMBERED_LEN) {
+            found.push((number, records::parse(key, &records::whole(kv, key, value)?)?));
+        }
+        Ok(true)
+    })?;
+    Ok(found)
+}
+
+/// The next dead letters after `after` that a replay takes and has not tried.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn replayable(kv: &dyn Kv, number: u64, job: &ReplayRecord, after: Seq) -> Result<Vec<DeadLetter>, KvError> {
+    let mut found = Vec::new();
+    dead_letters(kv, job.destination, after.next(), |key, dead, bytes| {
+        if dead.seq >= job.up_to {
+            return Ok(false);
+        }
+        if dead.replay < number && job.filter.takes(dead.seq, &dead.event) {
+            let queued = log::queued_of(key, dead.seq, &dead.event, bytes)?;
+            found.push(DeadLetter { queued, history: dead.history });
+        }
+        Ok(found.len() < REPLAY_ROWS)
+    })?;
+    Ok(found)
+}
+
+/// How many dead letters of a destination a filter takes.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn count_dead(kv: &dyn Kv, id: DestinationId, filter: &ReplayFilter) -> Result<u64, KvError> {
+    let mut count = 0;
+    dead_letters(kv, id, Seq(0), |_, dead, _| {
+        count += u64::from(filter.takes(dead.seq, &dead.event));
+        Ok(true)
+    })?;
+    Ok(count)
+}
+
+/// Visits the dead letters of a destination from `from` on, until the visitor says no.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn dead_letters(
+    kv: &dyn Kv,
+    id: DestinationId,
+    from: Seq,
+    mut visit: impl FnMut(&[u8], DeadRecord<'_>, &Bytes) -> Result<bool, KvError>,
+) -> Result<(), KvError> {
+    walk(kv, keys::dead(id, from), &keys::after(&keys::dead_all(id)), |key, value| {
+        if key.len() != keys::ROW_LEN {
+            return Ok(true);
+        }
+        let bytes = Bytes::from(records::whole(kv, key, value)?);
+        visit(key, records::parse(key, &bytes)?, &bytes)
+    })
+}
+
+/// Visits the events of a destination that were moved aside, chat by chat, until the visitor says no.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn aside_events(
+    kv: &dyn Kv,
+    id: DestinationId,
+    mut visit: impl FnMut(Seq, EventRecord<'_>) -> Result<bool, KvError>,
+) -> Result<(), KvError> {
+    pages(kv, &keys::aside_all(id), |key, value| {
+        if key.len() != keys::ASIDE_LEN {
+            return Ok(true);
+        }
+        let bytes = records::whole(kv, key, value)?;
+        let record: records::AsideRecord<'_> = records::parse(key, &bytes)?;
+        visit(record.seq, record.event)
+    })
+}
+
+/// Visits every pair whose key begins with `prefix`, parts included, a page at a time, until the visitor says no.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn pages(
+    kv: &dyn Kv,
+    prefix: &[u8],
+    visit: impl FnMut(&[u8], &[u8]) -> Result<bool, KvError>,
+) -> Result<(), KvError> {
+    walk(kv, prefix.to_vec(), &keys::after(prefix), visit)
+}
+
+fn walk(
+    kv: &dyn Kv,
+    mut from: Vec<u8>,
+    end: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<bool, KvError>,
+) -> Result<(), KvError> {
+    loop {
+        let page: Vec<Pair> = kv.scan(&from, end, PAGE_KEYS)?;
+        for (key, value) in &page {
+            if !visit(key, value)? {
+                return Ok(());
+            }
+        }
+        match page.last() {
+            Some((key, _)) if page.len() == PAGE_KEYS => from = [key.as_slice(), &[0]].concat(),
+            _ => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,512 @@
+//! What the writer knows and how each request changes it. Synchronous: `(state, request, now)` to changes in a batch; the
+//! thread in `writer` commits them. Reads the store only for rows that a request rewrites or deletes.
+//!
+//! Invariants: the log is exactly `[tail, next)`; a floor never passes an event that is neither settled nor moved aside
+//! in the same batch; for each destination routed = pending + delivered + dead + expired + discarded.
+//! Deliberately absent: threads, the commit, the clock.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use super::cursor::Cursor;
+use super::keys::{self, DestinationId};
+use super::kv::{Batch, Kv, KvError};
+use super::log::{self, Logged};
+use super::records::{
+    self, AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, History, Names, OutageRecord,
+    QuarantineRecord, ReplayFilter, ReplayRecord, Ring, damaged,
+};
+use crate::domain::event::{Event, Queued, Source};
+use crate::domain::ids::{GroupId, Lane, Seq, Ts};
+use crate::domain::time::Moment;
+
+/// How many of the latest events a repeat is recognised among.
+pub const REPEAT_WINDOW: usize = 10_000;
+/// How much of the log is read at a time to fill the window of repeats.
+const FILL_BYTES: usize = 1 << 20;
+/// How many pairs the ring of floors holds.
+const RING_PAIRS: u32 = 256;
+/// How many keys of the log one commit deletes at most.
+const TRIM_KEYS: usize = 64;
+
+/// What one answer of VK brings: all of it in one commit, with the ts that covers it.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// The community.
+    pub group: GroupId,
+    /// The ts that VK is asked with next.
+    pub ts: Ts,
+    /// The events that somebody takes, in VK's order.
+    pub events: Vec<(Event, Source, Vec<DestinationId>)>,
+    /// How many nobody takes.
+    pub unrouted: u64,
+    /// Updates that could not be read.
+    pub quarantined: Vec<QuarantineRecord>,
+    /// What VK says it lost: the ts that was asked with, and VK's words.
+    pub gap: Option<(Ts, String)>,
+}
+
+/// What an append did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Events that are now in the log.
+    pub appended: u64,
+    /// Repeats that were dropped.
+    pub repeats: u64,
+}
+
+/// What a worker settled since it last said so.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The destination.
+    pub destination: DestinationId,
+    /// Its cursor after all that.
+    pub cursor: Cursor,
+    /// What happened, in order.
+    pub changes: Vec<Change>,
+    /// The last 2xx, if there ever was one.
+    pub last_ok: Option<Moment>,
+    /// The outage it is in.
+    pub outage: Option<OutageRecord>,
+}
+
+/// Where a pending event is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the log.
+    Log,
+    /// Moved aside.
+    Aside(Lane),
+}
+
+/// One thing that happened to an event at a destination.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The handler took it.
+    Delivered {
+        /// Which.
+        seq: Seq,
+        /// From where.
+        from: Place,
+        /// Whether attempts of it were stored.
+        tried: bool,
+    },
+    /// It will not be sent again.
+    Died {
+        /// Which.
+        event: Queued,
+        /// From where.
+        from: Place,
+        /// When.
+        at: Moment,
+        /// Why, in words.
+        reason: String,
+        /// What was tried.
+        history: History,
+    },
+    /// It failed and waits.
+    Tried {
+        /// Which.
+        seq: Seq,
+        /// What was tried.
+        history: History,
+    },
+    /// Its chat blocks: it goes from the log to the side.
+    MovedAside {
+        /// Which.
+        event: Queued,
+    },
+    /// A dead letter was taken after all.
+    ReplayDelivered {
+        /// Which.
+        seq: Seq,
+    },
+    /// A dead letter was refused again.
+    ReplayRefused {
+        /// Which.
+        seq: Seq,
+        /// By which replay.
+        replay: u64,
+        /// When.
+        at: Moment,
+        /// Why, in words.
+        reason: String,
+        /// What was tried.
+        history: History,
+    },
+    /// A replay has nothing left to do.
+    ReplayDone {
+        /// Which.
+        replay: u64,
+    },
+}
+
+/// Everything the writer holds in memory; its size does not depend on the backlog.
+#[derive(Debug)]
+pub struct State {
+    pub(super) head: Head,
+    pub(super) names: Names,
+    ring: Ring,
+    checkpoints: BTreeMap<i64, Checkpoint>,
+    pub(super) destinations: BTreeMap<DestinationId, DestinationRecord>,
+    repeats: Repeats,
+    retention: Duration,
+    dirty: Dirty,
+}
+
+#[derive(Debug, Default)]
+struct Dirty {
+    head: bool,
+    ring: bool,
+    destinations: HashSet<DestinationId>,
+}
+
+impl State {
+    /// Reads the state of a store; a store without a head is a new one.
+    ///
+    /// # Errors
+    /// When a record is not what was written, or records contradict each other.
+    pub fn load(kv: &dyn Kv, retention: Duration) -> Result<Self, KvError> {
+        let head = records::load(kv, keys::HEAD)?.unwrap_or_else(Head::fresh);
+        let names: Names = records::load(kv, keys::NAMES)?.unwrap_or_default();
+        let ring = records::load(kv, keys::RING)?.unwrap_or_default();
+        let mut state = Self {
+            head,
+            names,
+            ring,
+            checkpoints: BTreeMap::new(),
+            destinations: BTreeMap::new(),
+            repeats: Repeats::default(),
+            retention,
+            dirty: Dirty::default(),
+        };
+        for (key, value) in kv.scan(b"c/", b"c0", usize::from(u16::MAX))? {
+            let checkpoint: Checkpoint = records::parse(&key, &records::whole(kv, &key, &value)?)?;
+            let group =
+                keys::last_number(&key, keys::NUMBERED_LEN).ok_or_else(|| damaged(&key, "no community in the key"))?;
+            state.checkpoints.insert((group ^ (1 << 63)).cast_signed(), checkpoint);
+        }
+        for (id, _) in &state.names.names {
+            let key = keys::destination(*id);
+            let record: DestinationRecord =
+                records::load(kv, &key)?.ok_or_else(|| damaged(&key, "a destination has a name and no cursor"))?;
+            state.destinations.insert(*id, record);
+        }
+        state.check(kv)?;
+        state.repeats.fill(kv, &state.head)?;
+        Ok(state)
+    }
+
+    /// Cheap contradictions: the ends of the log, and every cursor.
+    fn check(&self, kv: &dyn Kv) -> Result<(), KvError> {
+        let Head { tail, next, .. } = self.head;
+        if tail > next {
+            return Err(damaged(keys::HEAD, &format!("the log ends at {next}, before it begins at {tail}")));
+        }
+        let first = kv.scan(&keys::chunk(Seq(0)), &keys::chunk(Seq(u64::MAX)), 1)?;
+        let first = first.first().and_then(|(key, _)| keys::chunk_first(key)).unwrap_or(next);
+        if first != tail {
+            return Err(damaged(keys::HEAD, &format!("the log begins at {first} where {tail} was written")));
+        }
+        if tail < next {
+            log::read(kv, Seq(next.0 - 1), next, 1)?;
+            if kv.last(&keys::chunk(next), &keys::chunk(Seq(u64::MAX)))?.is_some() {
+                return Err(damaged(keys::HEAD, &format!("the log goes on behind its head {next}")));
+            }
+        }
+        for (id, record) in &self.destinations {
+            let cursor = Cursor::from_record(&record.cursor)
+                .ok_or_else(|| damaged(&keys::destination(*id), "the cursor contradicts itself"))?;
+            if cursor.floor() < tail || cursor.horizon() > next {
+                let (floor, horizon) = (cursor.floor(), cursor.horizon());
+                let finding = format!("the cursor [{floor}, {horizon}) leaves the log [{tail}, {next})");
+                return Err(damaged(&keys::destination(*id), &finding));
+            }
+        }
+        Ok(())
+    }
+
+    /// The checkpoint of a community.
+    #[must_use]
+    pub fn checkpoint(&self, group: GroupId) -> Option<&Checkpoint> {
+        self.checkpoints.get(&group.get())
+    }
+
+    /// Gives each name a number; a new destination begins at the head and gets no older event.
+    pub fn register(&mut self, batch: &mut Batch, names: &[String]) {
+        for name in names {
+            if self.names.id_of(name).is_some() {
+                continue;
+            }
+            let id = self.names.next;
+            self.names.next = id.checked_add(1).expect("invariant: fewer than 65536 names are ever used");
+            self.names.names.push((id, name.clone()));
+            let record =
+                DestinationRecord { cursor: Cursor::at(self.head.next).record(), ..DestinationRecord::default() };
+            self.destinations.insert(id, record);
+            self.dirty.destinations.insert(id);
+            records::put(batch, keys::NAMES.to_vec(), &self.names);
+        }
+        self.dirty.head = true;
+    }
+
+    /// Takes in what an answer brought; gives the events their numbers and returns those that are new.
+    pub fn append(&mut self, batch: &mut Batch, append: Append, now: Moment) -> (Appended, Vec<Logged>) {
+        let mut done = Appended::default();
+        let group = append.group.get();
+        let mut logged = Vec::with_capacity(append.events.len());
+        for (event, source, destinations) in append.events {
+            if !self.repeats.first_time(group, event.event_id.as_str()) {
+                done.repeats += 1;
+                continue;
+            }
+            for id in &destinations {
+                self.count_routed(*id);
+            }
+            let seq = self.head.next;
+            self.head.next = seq.next();
+            logged.push(Logged { queued: Queued { seq, source, event }, destinations });
+        }
+        done.appended = logged.len() as u64;
+        for (key, bytes) in log::pack(&logged) {
+            records::put_bytes(batch, key, &bytes);
+        }
+        for record in append.quarantined {
+            records::put(batch, keys::quarantine(self.head.next_quarantined), &record);
+            self.head.next_quarantined += 1;
+            self.head.quarantined += 1;
+        }
+        if let Some((from, cause)) = append.gap {
+            let heard = self.checkpoints.get(&group).map(|checkpoint| checkpoint.heard);
+            let jump = Ts::jump(&from, &append.ts);
+            let record = GapRecord { group, from, to: append.ts.clone(), jump, at: now, heard, cause };
+            records::put(batch, keys::gap(self.head.next_gap), &record);
+            self.head.next_gap += 1;
+        }
+        self.head.unrouted += append.unrouted;
+        self.head.repeats += done.repeats;
+        self.dirty.head = true;
+        let checkpoint = Checkpoint { ts: append.ts, at: now, heard: now };
+        records::put(batch, keys::checkpoint(group), &checkpoint);
+        self.checkpoints.insert(group, checkpoint);
+        (done, logged)
+    }
+
+    fn count_routed(&mut self, id: DestinationId) {
+        match self.head.routed.iter_mut().find(|(other, _)| *other == id) {
+            Some((_, count)) => *count += 1,
+            None => self.head.routed.push((id, 1)),
+        }
+    }
+
+    /// Takes in what a worker settled.
+    ///
+    /// # Errors
+    /// When a row that must be rewritten cannot be read.
+    pub fn settle(&mut self, kv: &dyn Kv, batch: &mut Batch, settlement: Settlement) -> Result<(), KvError> {
+        let id = settlement.destination;
+        let record = self.destinations.get_mut(&id).expect("invariant: a worker's destination is registered");
+        assert!(settlement.cursor.floor() >= record.cursor.floor, "invariant: a floor never goes back");
+        assert!(settlement.cursor.horizon() <= self.head.next, "invariant: a horizon never passes the head");
+        record.cursor = settlement.cursor.record();
+        record.last_ok = settlement.last_ok.or(record.last_ok);
+        record.outage = settlement.outage;
+        for change in settlement.changes {
+            apply(kv, batch, id, record, change)?;
+        }
+        self.dirty.destinations.insert(id);
+        Ok(())
+    }
+
+    /// Makes a replay of the dead letters of one destination that a filter takes; returns its number.
+    pub fn replay(
+        &mut self,
+        batch: &mut Batch,
+        destination: DestinationId,
+        filter: ReplayFilter,
+        matched: u64,
+        now: Moment,
+    ) -> u64 {
+        let number = self.head.next_replay;
+        self.head.next_replay = number + 1;
+        self.dirty.head = true;
+        let record = ReplayRecord { destination, at: now, up_to: self.head.next, filter, matched };
+        records::put(batch, keys::replay(number), &record);
+        number
+    }
+
+    /// Deletes from the front of the log what every destination settled longer than `retention` ago, a bounded bit at a
+    /// time. Returns whether there is more to delete at once.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn trim(&mut self, kv: &dyn Kv, batch: &mut Batch, now: Moment) -> Result<bool, KvError> {
+        let lowest = self.destinations.values().map(|record| record.cursor.floor).min().unwrap_or(self.head.next);
+        let grain = self.retention / RING_PAIRS;
+        let newest = self.ring.0.last();
+        if newest.is_none_or(|(at, floor)| lowest > *floor && at.age(now) >= grain) && lowest > self.head.tail {
+            self.ring.0.push((now, lowest));
+            self.dirty.ring = true;
+        }
+        let Some(ripe) = self.ring.0.iter().rposition(|(at, _)| at.age(now) >= self.retention && *at <= now) else {
+            return Ok(false);
+        };
+        if ripe > 0 {
+            self.ring.0.drain(..ripe);
+            self.dirty.ring = true;
+        }
+        let goal = self.ring.0.first().map_or(self.head.tail, |(_, floor)| *floor).min(lowest);
+        self.trim_to(kv, batch, goal)
+    }
+
+    /// Deletes whole chunks that end at or below `goal`.
+    fn trim_to(&mut self, kv: &dyn Kv, batch: &mut Batch, goal: Seq) -> Result<bool, KvError> {
+        if self.head.tail >= goal {
+            return Ok(false);
+        }
+        let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(self.head.next), TRIM_KEYS)?;
+        let chunks: Vec<_> =
+            page.iter().filter_map(|(key, value)| Some((keys::chunk_first(key)?, key, value))).collect();
+        for (place, (first, key, value)) in chunks.iter().enumerate() {
+            let end = match chunks.get(place + 1) {
+                Some((next, _, _)) => *next,
+                None => self.chunk_end(kv, *first)?,
+            };
+            if end > goal {
+                return Ok(false);
+            }
+            records::delete(batch, key, value);
+            self.head.tail = end;
+            self.dirty.head = true;
+        }
+        Ok(self.head.tail < goal && !chunks.is_empty())
+    }
+
+    /// Where the chunk ends that begins at `first`: its parts lie between its key and the next chunk's.
+    fn chunk_end(&self, kv: &dyn Kv, first: Seq) -> Result<Seq, KvError> {
+        let next = kv.scan(&keys::chunk(first.next()), &keys::chunk(self.head.next), 1)?;
+        Ok(next.first().and_then(|(key, _)| keys::chunk_first(key)).unwrap_or(self.head.next))
+    }
+
+    /// Puts what changed of the state itself into the batch; the last step before a commit.
+    pub fn seal(&mut self, batch: &mut Batch) {
+        let dirty = std::mem::take(&mut self.dirty);
+        if dirty.head {
+            records::put(batch, keys::HEAD.to_vec(), &self.head);
+        }
+        if dirty.ring {
+            records::put(batch, keys::RING.to_vec(), &self.ring);
+        }
+        for id in dirty.destinations {
+            if let Some(record) = self.destinations.get(&id) {
+                records::put(batch, keys::destination(id), record);
+            }
+        }
+    }
+}
+
+fn apply(
+    kv: &dyn Kv,
+    batch: &mut Batch,
+    id: DestinationId,
+    record: &mut DestinationRecord,
+    change: Change,
+) -> Result<(), KvError> {
+    match change {
+        Change::Delivered { seq, from, tried } => {
+            record.delivered += 1;
+            leave(kv, batch, id, record, seq, from)?;
+            if tried {
+                batch.delete(keys::history(id, seq));
+            }
+        }
+        Change::Died { event, from, at, reason, history } => {
+            record.dead += 1;
+            leave(kv, batch, id, record, event.seq, from)?;
+            batch.delete(keys::history(id, event.seq));
+            let dead =
+                DeadRecord { seq: event.seq, at, reason, history, replay: 0, event: log::record_of(&event, vec![id]) };
+            records::put(batch, keys::dead(id, event.seq), &dead);
+        }
+        Change::Tried { seq, history } => records::put(batch, keys::history(id, seq), &history),
+        Change::MovedAside { event } => {
+            record.aside += 1;
+            let aside = AsideRecord { seq: event.seq, event: log::record_of(&event, vec![id]) };
+            records::put(batch, keys::aside(id, event.event.lane(), event.seq), &aside);
+        }
+        Change::ReplayDelivered { seq } => {
+            let key = keys::dead(id, seq);
+            if let Some(value) = kv.get(&key)? {
+                records::delete(batch, &key, &value);
+                record.dead = record.dead.saturating_sub(1);
+                record.delivered += 1;
+            }
+        }
+        Change::ReplayRefused { seq, replay, at, reason, history } => {
+            let key = keys::dead(id, seq);
+            if let Some(value) = kv.get(&key)? {
+                let bytes = records::whole(kv, &key, &value)?;
+                let dead: DeadRecord<'_> = records::parse(&key, &bytes)?;
+                records::delete(batch, &key, &value);
+                records::put(batch, key, &DeadRecord { at, reason, history, replay, ..dead });
+            }
+        }
+        Change::ReplayDone { replay } => batch.delete(keys::replay(replay)),
+    }
+    Ok(())
+}
+
+/// Deletes the row of an event that was moved aside; one in the log is left by the cursor alone.
+fn leave(
+    kv: &dyn Kv,
+    batch: &mut Batch,
+    id: DestinationId,
+    record: &mut DestinationRecord,
+    seq: Seq,
+    from: Place,
+) -> Result<(), KvError> {
+    let Place::Aside(lane) = from else { return Ok(()) };
+    let key = keys::aside(id, lane, seq);
+    let value = kv.get(&key)?.ok_or_else(|| damaged(&key, "an event that was moved aside is gone"))?;
+    records::delete(batch, &key, &value);
+    record.aside = record.aside.saturating_sub(1);
+    Ok(())
+}
+
+/// The latest events by their ids, so that a repeat is recognised.
+#[derive(Debug, Default)]
+struct Repeats {
+    order: VecDeque<(i64, Box<str>)>,
+    known: HashSet<(i64, Box<str>)>,
+}
+
+impl Repeats {
+    fn first_time(&mut self, group: i64, id: &str) -> bool {
+        let key = (group, Box::from(id));
+        if !self.known.insert(key.clone()) {
+            return false;
+        }
+        self.order.push_back(key);
+        if self.order.len() > REPEAT_WINDOW
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+
+    /// Fills the window from the end of the log.
+    fn fill(&mut self, kv: &dyn Kv, head: &Head) -> Result<(), KvError> {
+        let mut from = Seq(head.next.0.saturating_sub(REPEAT_WINDOW as u64)).max(head.tail);
+        while from < head.next {
+            for chunk in log::read(kv, from, head.next, FILL_BYTES)? {
+                for logged in chunk.events.iter().filter(|logged| logged.queued.seq >= from) {
+                    let event = &logged.queued.event;
+                    self.first_time(event.group.get(), event.event_id.as_str());
+                }
+                from = chunk.end();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! The one writer: a thread that takes what has queued up, makes one batch of it, commits it durably, then answers
+//! everyone in it. No other code writes to the store of a running service.
+//!
+//! Invariants: nobody is answered `Ok` before the commit; the head that readers see is durable; after a failed commit
+//! nothing is ever committed again, and everyone is told why. Deliberately absent: what a request means (`state`).
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::error::OutboxError;
+use super::handle::Shared;
+use super::keys::DestinationId;
+use super::kv::{Batch, KvError};
+use super::log::Logged;
+use super::records::ReplayFilter;
+use super::state::{Append, Appended, Settlement, State};
+use crate::clock::Clock;
+use crate::domain::ids::Seq;
+
+/// How many requests wait for the writer at most; who brings one more waits.
+pub(super) const REQUESTS: usize = 1024;
+/// How many requests go into one commit at most.
+const REQUESTS_PER_COMMIT: usize = 256;
+/// How many bytes of new events go into one commit, but for the last request's.
+const BYTES_PER_COMMIT: usize = 4 << 20;
+/// How often the writer looks for something to delete when nobody asks for anything.
+const IDLE_TICK: Duration = Duration::from_secs(5);
+
+/// What the writer can be asked for.
+pub(super) enum Request {
+    Append(Append, oneshot::Sender<Result<Appended, OutboxError>>),
+    Settle(Settlement, Option<oneshot::Sender<Result<(), OutboxError>>>),
+    Replay {
+        destination: DestinationId,
+        filter: ReplayFilter,
+        matched: u64,
+        reply: oneshot::Sender<Result<u64, OutboxError>>,
+    },
+    Close,
+}
+
+/// What is owed to who asked, once the commit is durable.
+type Debt = Box<dyn FnOnce(Result<(), OutboxError>) + Send>;
+
+/// The thread's own.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) state: State,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) head: watch::Sender<Seq>,
+    pub(super) replays: watch::Sender<u64>,
+    pub(super) failed: watch::Sender<Option<OutboxError>>,
+    pub(super) clock: Clock,
+}
+
+impl Writer {
+    /// Starts the thread. It ends after [`Request::Close`], or when no handle is left.
+    pub(super) fn start(self) -> io::Result<JoinHandle<()>> {
+        let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        Builder::new().name("outbox-writer".to_owned()).spawn(move || self.run(&timer))
+    }
+
+    fn run(mut self, timer: &tokio::runtime::Runtime) {
+        let mut more_to_trim = false;
+        loop {
+            let requests = match self.wait(timer, more_to_trim) {
+                Wait::Requests(requests) => requests,
+                Wait::Tick => Vec::new(),
+                Wait::Ended => return,
+            };
+            let mut debts = Vec::new();
+            let mut closing = false;
+            match self.commit(requests, &mut debts, &mut closing) {
+                Ok(more) => {
+                    more_to_trim = more;
+                    debts.into_iter().for_each(|debt| debt(Ok(())));
+                }
+                Err(error) => {
+                    let error = OutboxError::of_store(&self.shared.dir, &error);
+                    self.failed.send_replace(Some(error.clone()));
+                    debts.into_iter().for_each(|debt| debt(Err(error.clone())));
+                    return self.refuse(&error);
+                }
+            }
+            if closing {
+                return;
+            }
+        }
+    }
+
+    fn wait(&mut self, timer: &tokio::runtime::Runtime, at_once: bool) -> Wait {
+        let patience = if at_once { Duration::ZERO } else { IDLE_TICK };
+        let first = timer.block_on(async { tokio::time::timeout(patience, self.requests.recv()).await });
+        let mut requests = match first {
+            Ok(Some(request)) => vec![request],
+            Ok(None) => return Wait::Ended,
+            Err(_) => return Wait::Tick,
+        };
+        let mut bytes = weight(&requests[0]);
+        while requests.len() < REQUESTS_PER_COMMIT && bytes < BYTES_PER_COMMIT {
+            let Ok(request) = self.requests.try_recv() else { break };
+            bytes += weight(&request);
+            requests.push(request);
+        }
+        Wait::Requests(requests)
+    }
+
+    /// One commit of everything that was asked for; what is owed is put down even when it fails.
+    fn commit(&mut self, requests: Vec<Request>, debts: &mut Vec<Debt>, closing: &mut bool) -> Result<bool, KvError> {
+        let now = self.clock.now();
+        let kv = Arc::clone(&self.shared.kv);
+        let mut batch = Batch::default();
+        let mut fresh: Vec<Logged> = Vec::new();
+        let mut replays = None;
+        let mut outcome = Ok(());
+        for request in requests {
+            match request {
+                Request::Append(append, reply) => {
+                    let (done, logged) = self.state.append(&mut batch, append, now);
+                    fresh.extend(logged);
+                    debts.push(Box::new(move |result| drop(reply.send(result.map(|()| done)))));
+                }
+                Request::Settle(settlement, reply) => {
+                    if outcome.is_ok() {
+                        outcome = self.state.settle(kv.as_ref(), &mut batch, settlement);
+                    }
+                    if let Some(reply) = reply {
+                        debts.push(Box::new(move |result| drop(reply.send(result))));
+                    }
+                }
+                Request::Replay { destination, filter, matched, reply } => {
+                    let number = self.state.replay(&mut batch, destination, filter, matched, now);
+                    replays = Some(number);
+                    debts.push(Box::new(move |result| drop(reply.send(result.map(|()| number)))));
+                }
+                Request::Close => *closing = true,
+            }
+        }
+        outcome?;
+        let more = self.state.trim(kv.as_ref(), &mut batch, now)?;
+        self.state.seal(&mut batch);
+        if !batch.is_empty() {
+            kv.commit(&batch)?;
+        }
+        if !fresh.is_empty() {
+            self.shared.window.push(fresh);
+            self.head.send_replace(self.state.head.next);
+        }
+        if let Some(number) = replays {
+            self.replays.send_replace(number);
+        }
+        Ok(more)
+    }
+
+    /// After a failed commit: nothing is taken any more, and everyone is told why.
+    fn refuse(mut self, error: &OutboxError) {
+        let refused = || OutboxError::Poisoned(error.to_string());
+        while let Some(request) = self.requests.blocking_recv() {
+            match request {
+                Request::Append(_, reply) => drop(reply.send(Err(refused()))),
+                Request::Settle(_, Some(reply)) => drop(reply.send(Err(refused()))),
+                Request::Settle(_, None) => {}
+                Request::Replay { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::Close => return,
+            }
+        }
+    }
+}
+
+enum Wait {
+    Requests(Vec<Request>),
+    Tick,
+    Ended,
+}
+
+fn weight(request: &Request) -> usize {
+    match request {
+        Request::Append(append, _) => append.events.iter().map(|(event, _, _)| event.body.len()).sum(),
+        Request::Settle(..) | Request::Replay { .. } | Request::Close => 0,
+    }
+}
