@@ -11,13 +11,15 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::OutboxError;
+use super::frame;
 use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Chunk};
 use super::open::Lock;
-use super::records::{self, AsideRecord, Checkpoint, DestinationRecord, History, ReplayFilter, ReplayRecord};
+use super::records::{AsideRecord, Checkpoint, DestinationRecord, History, ReplayFilter, ReplayRecord};
+use super::requests::{Append, Appended, Settlement};
 use super::rows::{self, AsideLane, DeadLetter};
-use super::state::{Append, Appended, Settlement, State};
+use super::state::State;
 use super::window::Window;
 use super::writer::{REQUESTS, Request, Writer};
 use crate::clock::Clock;
@@ -197,7 +199,7 @@ impl Outbox {
     /// # Errors
     /// When the store cannot be read.
     pub async fn checkpoint(&self, group: GroupId) -> Result<Option<Checkpoint>, OutboxError> {
-        self.read_store(move |kv| records::load(kv, &keys::checkpoint(group.get()))).await
+        self.read_store(move |kv| frame::load(kv, &keys::checkpoint(group.get()))).await
     }
 
     /// Where a destination's worker goes on.
@@ -207,7 +209,7 @@ impl Outbox {
     pub async fn resume(&self, id: DestinationId) -> Result<Resume, OutboxError> {
         self.read_store(move |kv| {
             let key = keys::destination(id);
-            let record = records::load(kv, &key)?.ok_or_else(|| records::damaged(&key, "the destination is gone"))?;
+            let record = frame::load(kv, &key)?.ok_or_else(|| frame::damaged(&key, "the destination is gone"))?;
             Ok(Resume { record, histories: rows::histories(kv, id)?, aside: rows::aside_lanes(kv, id)? })
         })
         .await
@@ -246,8 +248,8 @@ impl Outbox {
                 if key.len() != keys::ASIDE_LEN {
                     continue;
                 }
-                let bytes = bytes::Bytes::from(records::whole(kv, &key, &value)?);
-                let record: AsideRecord<'_> = records::parse(&key, &bytes)?;
+                let bytes = bytes::Bytes::from(frame::whole(kv, &key, &value)?);
+                let record: AsideRecord<'_> = frame::parse(&key, &bytes)?;
                 found.push(log::queued_of(&key, record.seq, &record.event, &bytes)?);
             }
             Ok(found)

@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 
+use super::frame::{self, PART_BYTES, damaged, encode, whole};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
-use super::records::{self, ChunkRecord, EventRecord, PART_BYTES, damaged, encode, whole};
+use super::records::{ChunkRecord, EventRecord};
 use crate::domain::event::{Event, Queued, Source};
 use crate::domain::ids::{EventId, GroupId, Seq};
 
@@ -158,7 +159,7 @@ pub fn read(kv: &dyn Kv, from: Seq, head: Seq, max_bytes: usize) -> Result<Vec<C
 /// [`KvError::Damaged`] when it is not what was written.
 pub fn decode(kv: &dyn Kv, key: &[u8], value: &[u8], first: Seq) -> Result<Chunk, KvError> {
     let bytes = Bytes::from(whole(kv, key, value)?);
-    let record: ChunkRecord<'_> = records::parse(key, &bytes)?;
+    let record: ChunkRecord<'_> = frame::parse(key, &bytes)?;
     if record.first != first {
         return Err(damaged(key, &format!("the chunk says that it begins at {}", record.first)));
     }

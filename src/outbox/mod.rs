@@ -68,17 +68,22 @@
 
 pub mod cursor;
 pub mod error;
+pub mod frame;
 pub mod handle;
+pub mod inspect;
 
 pub mod keys;
 pub mod kv;
 pub mod log;
+pub mod lookup;
 pub mod open;
 pub mod records;
+pub mod requests;
 pub mod rows;
 pub mod settings;
 pub mod sled_kv;
 pub mod state;
+pub mod views;
 
 mod window;
 mod writer;
@@ -87,5 +92,5 @@ pub use cursor::Cursor;
 pub use error::OutboxError;
 pub use handle::{Outbox, Page, Resume};
 pub use open::Store;
+pub use requests::{Append, Appended, Change, Place, Settlement};
 pub use settings::Settings;
-pub use state::{Append, Appended, Change, Place, Settlement};

@@ -9,9 +9,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::error::OutboxError;
+use super::frame;
 use super::keys;
 use super::kv::{Batch, Kv, KvError};
-use super::records::{self, Head};
+use super::records::Head;
 use super::sled_kv::SledKv;
 
 /// The on-disk format that this program writes, and the newest it reads.
@@ -163,7 +164,7 @@ fn create(dir: &Path) -> Result<u32, OutboxError> {
     fs::create_dir(&path).map_err(disk)?;
     let kv = SledKv::open(&path).map_err(told)?;
     let mut batch = Batch::default();
-    records::put(&mut batch, keys::HEAD.to_vec(), &Head::fresh());
+    frame::put(&mut batch, keys::HEAD.to_vec(), &Head::fresh());
     kv.commit(&batch).map_err(told)?;
     drop(kv);
     write_current(dir, FIRST).map_err(disk)?;
@@ -211,7 +212,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         drop(open(dir.path()).expect("made"));
         let store = Store::open_existing(dir.path(), "test", Duration::ZERO).expect("opened");
-        assert_eq!(records::load(store.kv.as_ref(), keys::HEAD).expect("read"), Some(Head::fresh()));
+        assert_eq!(frame::load(store.kv.as_ref(), keys::HEAD).expect("read"), Some(Head::fresh()));
     }
 
     #[test]

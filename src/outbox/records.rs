@@ -1,23 +1,11 @@
-//! What the records hold, and how a record becomes bytes: the frame. Every record carries a version, its length and a
-//! check sum; one that does not fit a value is cut into parts. The prose in [`super`] is the specification.
-//!
-//! Invariant: no value written here exceeds [`PART_BYTES`] plus the frame, so sled never puts one into `blobs/`, which it
-//! does not sync. Deliberately absent: where records live (`keys`).
+//! What the records hold. The prose in [`super`] is the specification; the order of fields is the format. Deliberately
+//! absent: where records live (`keys`) and how one becomes bytes (`frame`).
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys::DestinationId;
-use super::kv::{Batch, Kv, KvError};
 use crate::domain::ids::{Lane, Seq, Ts, TsJump};
 use crate::domain::time::Moment;
-
-/// Version of the frame and of the postcard layouts below.
-const VERSION: u8 = 1;
-/// Version, number of further parts, length of all, CRC-32 of all.
-const FRAME_BYTES: usize = 1 + 2 + 4 + 4;
-/// The most bytes of a record that go into one value.
-pub const PART_BYTES: usize = 16 << 10;
 
 /// `m/head`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -327,117 +315,4 @@ pub fn lane_of(event: &EventRecord<'_>) -> Lane {
         (None, None) => LaneOf::Common,
     };
     Lane { group: event.group, of }
-}
-
-/// Puts a record into a batch under `key`, in parts where it is large.
-pub fn put(batch: &mut Batch, key: Vec<u8>, record: &impl Serialize) {
-    put_bytes(batch, key, &encode(record));
-}
-
-/// A record as bytes, without its frame.
-#[must_use]
-pub fn encode(record: &impl Serialize) -> Vec<u8> {
-    postcard::to_stdvec(record).expect("invariant: our records have no shape that postcard refuses")
-}
-
-/// Puts encoded bytes into a batch, framed, in parts where they are many.
-pub fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
-    let further = bytes.len().saturating_sub(1) / PART_BYTES;
-    let parts = u16::try_from(further).expect("invariant: a record is far below a gigabyte");
-    let length = u32::try_from(bytes.len()).expect("invariant: a record is far below a gigabyte");
-    let (first, rest) = bytes.split_at(bytes.len().min(PART_BYTES));
-    let mut value = Vec::with_capacity(FRAME_BYTES + first.len());
-    value.push(VERSION);
-    value.extend_from_slice(&parts.to_be_bytes());
-    value.extend_from_slice(&length.to_be_bytes());
-    value.extend_from_slice(&crc32fast::hash(bytes).to_be_bytes());
-    value.extend_from_slice(first);
-    for (number, part) in (1..=parts).zip(rest.chunks(PART_BYTES)) {
-        batch.put(part_key(&key, number), part.to_vec());
-    }
-    batch.put(key, value);
-}
-
-/// Deletes a record with all its parts, given the value under its key.
-pub fn delete(batch: &mut Batch, key: &[u8], value: &[u8]) {
-    for number in 1..=frame(value).map_or(0, |frame| frame.parts) {
-        batch.delete(part_key(key, number));
-    }
-    batch.delete(key.to_vec());
-}
-
-/// Reads a record, if it is there.
-///
-/// # Errors
-/// [`KvError::Damaged`] when it is not what was written.
-pub fn load<T: DeserializeOwned>(kv: &dyn Kv, key: &[u8]) -> Result<Option<T>, KvError> {
-    match kv.get(key)? {
-        None => Ok(None),
-        Some(value) => parse(key, &whole(kv, key, &value)?).map(Some),
-    }
-}
-
-/// Reads a record out of its bytes.
-///
-/// # Errors
-/// [`KvError::Damaged`] when they are none.
-pub fn parse<'a, T: Deserialize<'a>>(key: &[u8], bytes: &'a [u8]) -> Result<T, KvError> {
-    postcard::from_bytes(bytes).map_err(|error| damaged(key, &format!("the record cannot be read: {error}")))
-}
-
-/// The bytes of a record, put together and checked, given the value under its key.
-///
-/// # Errors
-/// [`KvError::Damaged`] when a part is missing, the length or the check sum is wrong, or the version is newer.
-pub fn whole(kv: &dyn Kv, key: &[u8], value: &[u8]) -> Result<Vec<u8>, KvError> {
-    let frame = frame(value).ok_or_else(|| damaged(key, "the record is shorter than its frame"))?;
-    if frame.version != VERSION {
-        return Err(damaged(key, &format!("the record has version {}, known is {VERSION}", frame.version)));
-    }
-    let mut bytes = value.get(FRAME_BYTES..).unwrap_or_default().to_vec();
-    for number in 1..=frame.parts {
-        let part = kv.get(&part_key(key, number))?;
-        bytes.extend_from_slice(&part.ok_or_else(|| damaged(key, &format!("part {number} is missing")))?);
-    }
-    if bytes.len() != frame.length {
-        return Err(damaged(key, &format!("{} bytes where {} were written", bytes.len(), frame.length)));
-    }
-    if crc32fast::hash(&bytes) != frame.crc {
-        return Err(damaged(key, "the check sum is wrong"));
-    }
-    Ok(bytes)
-}
-
-/// Says that a record is damaged, with its key in readable form.
-#[must_use]
-pub fn damaged(key: &[u8], finding: &str) -> KvError {
-    let prefix = key.get(..2).map(String::from_utf8_lossy).unwrap_or_default();
-    let rest: String = key.iter().skip(2).map(|byte| format!("{byte:02x}")).collect();
-    let name =
-        if key.starts_with(b"m/") { String::from_utf8_lossy(key).into_owned() } else { format!("{prefix}{rest}") };
-    KvError::Damaged(format!("{name}: {finding}"))
-}
-
-struct Frame {
-    version: u8,
-    parts: u16,
-    length: usize,
-    crc: u32,
-}
-
-fn frame(value: &[u8]) -> Option<Frame> {
-    let (&version, rest) = value.split_first()?;
-    let (parts, rest) = rest.split_first_chunk::<2>()?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (crc, _) = rest.split_first_chunk::<4>()?;
-    Some(Frame {
-        version,
-        parts: u16::from_be_bytes(*parts),
-        length: u32::from_be_bytes(*length) as usize,
-        crc: u32::from_be_bytes(*crc),
-    })
-}
-
-fn part_key(key: &[u8], number: u16) -> Vec<u8> {
-    [key, &number.to_be_bytes()].concat()
 }

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError, Pair};
 use super::log;
-use super::records::{self, DeadRecord, EventRecord, History, ReplayFilter, ReplayRecord, damaged};
+use super::records::{AsideRecord, DeadRecord, EventRecord, History, ReplayFilter, ReplayRecord};
 use crate::domain::event::Queued;
 use crate::domain::ids::{Lane, LaneOf, Seq};
 
@@ -45,7 +46,7 @@ pub fn histories(kv: &dyn Kv, id: DestinationId) -> Result<HashMap<Seq, History>
     let mut found = HashMap::new();
     pages(kv, &keys::history_all(id), |key, value| {
         if let Some(seq) = keys::last_number(key, keys::ROW_LEN) {
-            found.insert(Seq(seq), records::parse(key, &records::whole(kv, key, value)?)?);
+            found.insert(Seq(seq), frame::parse(key, &frame::whole(kv, key, value)?)?);
         }
         Ok(true)
     })?;
@@ -98,7 +99,7 @@ pub fn replays(kv: &dyn Kv) -> Result<Vec<(u64, ReplayRecord)>, KvError> {
     let mut found = Vec::new();
     pages(kv, b"j/", |key, value| {
         if let Some(number) = keys::last_number(key, keys::NUMBERED_LEN) {
-            found.push((number, records::parse(key, &records::whole(kv, key, value)?)?));
+            found.push((number, frame::parse(key, &frame::whole(kv, key, value)?)?));
         }
         Ok(true)
     })?;
@@ -151,8 +152,8 @@ pub fn dead_letters(
         if key.len() != keys::ROW_LEN {
             return Ok(true);
         }
-        let bytes = Bytes::from(records::whole(kv, key, value)?);
-        visit(key, records::parse(key, &bytes)?, &bytes)
+        let bytes = Bytes::from(frame::whole(kv, key, value)?);
+        visit(key, frame::parse(key, &bytes)?, &bytes)
     })
 }
 
@@ -169,8 +170,8 @@ pub fn aside_events(
         if key.len() != keys::ASIDE_LEN {
             return Ok(true);
         }
-        let bytes = records::whole(kv, key, value)?;
-        let record: records::AsideRecord<'_> = records::parse(key, &bytes)?;
+        let bytes = frame::whole(kv, key, value)?;
+        let record: AsideRecord<'_> = frame::parse(key, &bytes)?;
         visit(record.seq, record.event)
     })
 }

@@ -9,15 +9,16 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::cursor::Cursor;
+use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{
-    self, AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, History, Names, OutageRecord,
-    QuarantineRecord, ReplayFilter, ReplayRecord, Ring, damaged,
+    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, ReplayFilter, ReplayRecord, Ring,
 };
-use crate::domain::event::{Event, Queued, Source};
-use crate::domain::ids::{GroupId, Lane, Seq, Ts};
+use super::requests::{Append, Appended, Change, Place, Settlement};
+use crate::domain::event::Queued;
+use crate::domain::ids::{GroupId, Seq, Ts};
 use crate::domain::time::Moment;
 
 /// How many of the latest events a repeat is recognised among.
@@ -28,118 +29,6 @@ const FILL_BYTES: usize = 1 << 20;
 const RING_PAIRS: u32 = 256;
 /// How many keys of the log one commit deletes at most.
 const TRIM_KEYS: usize = 64;
-
-/// What one answer of VK brings: all of it in one commit, with the ts that covers it.
-#[derive(Clone, Debug)]
-pub struct Append {
-    /// The community.
-    pub group: GroupId,
-    /// The ts that VK is asked with next.
-    pub ts: Ts,
-    /// The events that somebody takes, in VK's order.
-    pub events: Vec<(Event, Source, Vec<DestinationId>)>,
-    /// How many nobody takes.
-    pub unrouted: u64,
-    /// Updates that could not be read.
-    pub quarantined: Vec<QuarantineRecord>,
-    /// What VK says it lost: the ts that was asked with, and VK's words.
-    pub gap: Option<(Ts, String)>,
-}
-
-/// What an append did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Appended {
-    /// Events that are now in the log.
-    pub appended: u64,
-    /// Repeats that were dropped.
-    pub repeats: u64,
-}
-
-/// What a worker settled since it last said so.
-#[derive(Clone, Debug)]
-pub struct Settlement {
-    /// The destination.
-    pub destination: DestinationId,
-    /// Its cursor after all that.
-    pub cursor: Cursor,
-    /// What happened, in order.
-    pub changes: Vec<Change>,
-    /// The last 2xx, if there ever was one.
-    pub last_ok: Option<Moment>,
-    /// The outage it is in.
-    pub outage: Option<OutageRecord>,
-}
-
-/// Where a pending event is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// In the log.
-    Log,
-    /// Moved aside.
-    Aside(Lane),
-}
-
-/// One thing that happened to an event at a destination.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// The handler took it.
-    Delivered {
-        /// Which.
-        seq: Seq,
-        /// From where.
-        from: Place,
-        /// Whether attempts of it were stored.
-        tried: bool,
-    },
-    /// It will not be sent again.
-    Died {
-        /// Which.
-        event: Queued,
-        /// From where.
-        from: Place,
-        /// When.
-        at: Moment,
-        /// Why, in words.
-        reason: String,
-        /// What was tried.
-        history: History,
-    },
-    /// It failed and waits.
-    Tried {
-        /// Which.
-        seq: Seq,
-        /// What was tried.
-        history: History,
-    },
-    /// Its chat blocks: it goes from the log to the side.
-    MovedAside {
-        /// Which.
-        event: Queued,
-    },
-    /// A dead letter was taken after all.
-    ReplayDelivered {
-        /// Which.
-        seq: Seq,
-    },
-    /// A dead letter was refused again.
-    ReplayRefused {
-        /// Which.
-        seq: Seq,
-        /// By which replay.
-        replay: u64,
-        /// When.
-        at: Moment,
-        /// Why, in words.
-        reason: String,
-        /// What was tried.
-        history: History,
-    },
-    /// A replay has nothing left to do.
-    ReplayDone {
-        /// Which.
-        replay: u64,
-    },
-}
 
 /// Everything the writer holds in memory; its size does not depend on the backlog.
 #[derive(Debug)]
@@ -167,9 +56,9 @@ impl State {
     /// # Errors
     /// When a record is not what was written, or records contradict each other.
     pub fn load(kv: &dyn Kv, retention: Duration) -> Result<Self, KvError> {
-        let head = records::load(kv, keys::HEAD)?.unwrap_or_else(Head::fresh);
-        let names: Names = records::load(kv, keys::NAMES)?.unwrap_or_default();
-        let ring = records::load(kv, keys::RING)?.unwrap_or_default();
+        let head = frame::load(kv, keys::HEAD)?.unwrap_or_else(Head::fresh);
+        let names: Names = frame::load(kv, keys::NAMES)?.unwrap_or_default();
+        let ring = frame::load(kv, keys::RING)?.unwrap_or_default();
         let mut state = Self {
             head,
             names,
@@ -181,7 +70,7 @@ impl State {
             dirty: Dirty::default(),
         };
         for (key, value) in kv.scan(b"c/", b"c0", usize::from(u16::MAX))? {
-            let checkpoint: Checkpoint = records::parse(&key, &records::whole(kv, &key, &value)?)?;
+            let checkpoint: Checkpoint = frame::parse(&key, &frame::whole(kv, &key, &value)?)?;
             let group =
                 keys::last_number(&key, keys::NUMBERED_LEN).ok_or_else(|| damaged(&key, "no community in the key"))?;
             state.checkpoints.insert((group ^ (1 << 63)).cast_signed(), checkpoint);
@@ -189,7 +78,7 @@ impl State {
         for (id, _) in &state.names.names {
             let key = keys::destination(*id);
             let record: DestinationRecord =
-                records::load(kv, &key)?.ok_or_else(|| damaged(&key, "a destination has a name and no cursor"))?;
+                frame::load(kv, &key)?.ok_or_else(|| damaged(&key, "a destination has a name and no cursor"))?;
             state.destinations.insert(*id, record);
         }
         state.check(kv)?;
@@ -245,7 +134,7 @@ impl State {
                 DestinationRecord { cursor: Cursor::at(self.head.next).record(), ..DestinationRecord::default() };
             self.destinations.insert(id, record);
             self.dirty.destinations.insert(id);
-            records::put(batch, keys::NAMES.to_vec(), &self.names);
+            frame::put(batch, keys::NAMES.to_vec(), &self.names);
         }
         self.dirty.head = true;
     }
@@ -269,10 +158,10 @@ impl State {
         }
         done.appended = logged.len() as u64;
         for (key, bytes) in log::pack(&logged) {
-            records::put_bytes(batch, key, &bytes);
+            frame::put_bytes(batch, key, &bytes);
         }
         for record in append.quarantined {
-            records::put(batch, keys::quarantine(self.head.next_quarantined), &record);
+            frame::put(batch, keys::quarantine(self.head.next_quarantined), &record);
             self.head.next_quarantined += 1;
             self.head.quarantined += 1;
         }
@@ -280,14 +169,14 @@ impl State {
             let heard = self.checkpoints.get(&group).map(|checkpoint| checkpoint.heard);
             let jump = Ts::jump(&from, &append.ts);
             let record = GapRecord { group, from, to: append.ts.clone(), jump, at: now, heard, cause };
-            records::put(batch, keys::gap(self.head.next_gap), &record);
+            frame::put(batch, keys::gap(self.head.next_gap), &record);
             self.head.next_gap += 1;
         }
         self.head.unrouted += append.unrouted;
         self.head.repeats += done.repeats;
         self.dirty.head = true;
         let checkpoint = Checkpoint { ts: append.ts, at: now, heard: now };
-        records::put(batch, keys::checkpoint(group), &checkpoint);
+        frame::put(batch, keys::checkpoint(group), &checkpoint);
         self.checkpoints.insert(group, checkpoint);
         (done, logged)
     }
@@ -331,7 +220,7 @@ impl State {
         self.head.next_replay = number + 1;
         self.dirty.head = true;
         let record = ReplayRecord { destination, at: now, up_to: self.head.next, filter, matched };
-        records::put(batch, keys::replay(number), &record);
+        frame::put(batch, keys::replay(number), &record);
         number
     }
 
@@ -375,7 +264,7 @@ impl State {
             if end > goal {
                 return Ok(false);
             }
-            records::delete(batch, key, value);
+            frame::delete(batch, key, value);
             self.head.tail = end;
             self.dirty.head = true;
         }
@@ -392,14 +281,14 @@ impl State {
     pub fn seal(&mut self, batch: &mut Batch) {
         let dirty = std::mem::take(&mut self.dirty);
         if dirty.head {
-            records::put(batch, keys::HEAD.to_vec(), &self.head);
+            frame::put(batch, keys::HEAD.to_vec(), &self.head);
         }
         if dirty.ring {
-            records::put(batch, keys::RING.to_vec(), &self.ring);
+            frame::put(batch, keys::RING.to_vec(), &self.ring);
         }
         for id in dirty.destinations {
             if let Some(record) = self.destinations.get(&id) {
-                records::put(batch, keys::destination(id), record);
+                frame::put(batch, keys::destination(id), record);
             }
         }
     }
@@ -426,18 +315,18 @@ fn apply(
             batch.delete(keys::history(id, event.seq));
             let dead =
                 DeadRecord { seq: event.seq, at, reason, history, replay: 0, event: log::record_of(&event, vec![id]) };
-            records::put(batch, keys::dead(id, event.seq), &dead);
+            frame::put(batch, keys::dead(id, event.seq), &dead);
         }
-        Change::Tried { seq, history } => records::put(batch, keys::history(id, seq), &history),
+        Change::Tried { seq, history } => frame::put(batch, keys::history(id, seq), &history),
         Change::MovedAside { event } => {
             record.aside += 1;
             let aside = AsideRecord { seq: event.seq, event: log::record_of(&event, vec![id]) };
-            records::put(batch, keys::aside(id, event.event.lane(), event.seq), &aside);
+            frame::put(batch, keys::aside(id, event.event.lane(), event.seq), &aside);
         }
         Change::ReplayDelivered { seq } => {
             let key = keys::dead(id, seq);
             if let Some(value) = kv.get(&key)? {
-                records::delete(batch, &key, &value);
+                frame::delete(batch, &key, &value);
                 record.dead = record.dead.saturating_sub(1);
                 record.delivered += 1;
             }
@@ -445,10 +334,10 @@ fn apply(
         Change::ReplayRefused { seq, replay, at, reason, history } => {
             let key = keys::dead(id, seq);
             if let Some(value) = kv.get(&key)? {
-                let bytes = records::whole(kv, &key, &value)?;
-                let dead: DeadRecord<'_> = records::parse(&key, &bytes)?;
-                records::delete(batch, &key, &value);
-                records::put(batch, key, &DeadRecord { at, reason, history, replay, ..dead });
+                let bytes = frame::whole(kv, &key, &value)?;
+                let dead: DeadRecord<'_> = frame::parse(&key, &bytes)?;
+                frame::delete(batch, &key, &value);
+                frame::put(batch, key, &DeadRecord { at, reason, history, replay, ..dead });
             }
         }
         Change::ReplayDone { replay } => batch.delete(keys::replay(replay)),
@@ -468,7 +357,7 @@ fn leave(
     let Place::Aside(lane) = from else { return Ok(()) };
     let key = keys::aside(id, lane, seq);
     let value = kv.get(&key)?.ok_or_else(|| damaged(&key, "an event that was moved aside is gone"))?;
-    records::delete(batch, &key, &value);
+    frame::delete(batch, &key, &value);
     record.aside = record.aside.saturating_sub(1);
     Ok(())
 }

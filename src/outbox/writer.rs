@@ -17,7 +17,8 @@ use super::keys::DestinationId;
 use super::kv::{Batch, KvError};
 use super::log::Logged;
 use super::records::ReplayFilter;
-use super::state::{Append, Appended, Settlement, State};
+use super::requests::{Append, Appended, Settlement};
+use super::state::State;
 use crate::clock::Clock;
 use crate::domain::ids::Seq;
 
@@ -83,7 +84,10 @@ impl Writer {
                     let error = OutboxError::of_store(&self.shared.dir, &error);
                     self.failed.send_replace(Some(error.clone()));
                     debts.into_iter().for_each(|debt| debt(Err(error.clone())));
-                    return self.refuse(&error);
+                    if !closing {
+                        self.refuse(&error);
+                    }
+                    return;
                 }
             }
             if closing {

@@ -1,5 +1,5 @@
-//! A store in memory behind the outbox's storage seam. It can fail on command and, as after a power cut, lose everything
-//! since the last commit that answered `Ok`. Deliberately absent: any disk.
+//! A store in memory behind the outbox's storage seam. It can fail on command, with or without the batch having happened,
+//! as a disk can. Deliberately absent: any disk.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,6 +34,12 @@ impl MemoryKv {
     /// Sets what every commit does from now on.
     pub fn set_fault(&self, fault: CommitFault) {
         self.lock().fault = fault;
+    }
+
+    /// What commits do now.
+    #[must_use]
+    pub fn fault(&self) -> CommitFault {
+        self.lock().fault
     }
 
     /// How many commits have happened.

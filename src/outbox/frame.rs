@@ -1,0 +1,189 @@
+//! How a record becomes bytes and comes back. Every record carries a version, its length and a check sum; one that does
+//! not fit a value is cut into parts.
+//!
+//! Invariant: no value written here exceeds [`PART_BYTES`] plus the frame, so sled never puts one into `blobs/`, which it
+//! does not sync. Deliberately absent: what records hold (`records`) and where they live (`keys`).
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::kv::{Batch, Kv, KvError};
+
+/// Version of the frame and of the layouts in `records`.
+const VERSION: u8 = 1;
+/// Version, number of further parts, length of all, CRC-32 of all.
+const FRAME_BYTES: usize = 1 + 2 + 4 + 4;
+/// The most bytes of a record that go into one value.
+pub const PART_BYTES: usize = 16 << 10;
+
+/// Puts a record into a batch under `key`, in parts where it is large.
+pub fn put(batch: &mut Batch, key: Vec<u8>, record: &impl Serialize) {
+    put_bytes(batch, key, &encode(record));
+}
+
+/// A record as bytes, without its frame.
+#[must_use]
+pub fn encode(record: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(record).expect("invariant: our records have no shape that postcard refuses")
+}
+
+/// Puts encoded bytes into a batch, framed, in parts where they are many.
+pub fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
+    let further = bytes.len().saturating_sub(1) / PART_BYTES;
+    let parts = u16::try_from(further).expect("invariant: a record is far below a gigabyte");
+    let length = u32::try_from(bytes.len()).expect("invariant: a record is far below a gigabyte");
+    let (first, rest) = bytes.split_at(bytes.len().min(PART_BYTES));
+    let mut value = Vec::with_capacity(FRAME_BYTES + first.len());
+    value.push(VERSION);
+    value.extend_from_slice(&parts.to_be_bytes());
+    value.extend_from_slice(&length.to_be_bytes());
+    value.extend_from_slice(&crc32fast::hash(bytes).to_be_bytes());
+    value.extend_from_slice(first);
+    for (number, part) in (1..=parts).zip(rest.chunks(PART_BYTES)) {
+        batch.put(part_key(&key, number), part.to_vec());
+    }
+    batch.put(key, value);
+}
+
+/// Deletes a record with all its parts, given the value under its key.
+pub fn delete(batch: &mut Batch, key: &[u8], value: &[u8]) {
+    for number in 1..=frame(value).map_or(0, |frame| frame.parts) {
+        batch.delete(part_key(key, number));
+    }
+    batch.delete(key.to_vec());
+}
+
+/// Reads a record, if it is there.
+///
+/// # Errors
+/// [`KvError::Damaged`] when it is not what was written.
+pub fn load<T: DeserializeOwned>(kv: &dyn Kv, key: &[u8]) -> Result<Option<T>, KvError> {
+    match kv.get(key)? {
+        None => Ok(None),
+        Some(value) => parse(key, &whole(kv, key, &value)?).map(Some),
+    }
+}
+
+/// Reads a record out of its bytes.
+///
+/// # Errors
+/// [`KvError::Damaged`] when they are none.
+pub fn parse<'a, T: Deserialize<'a>>(key: &[u8], bytes: &'a [u8]) -> Result<T, KvError> {
+    postcard::from_bytes(bytes).map_err(|error| damaged(key, &format!("the record cannot be read: {error}")))
+}
+
+/// The bytes of a record, put together and checked, given the value under its key.
+///
+/// # Errors
+/// [`KvError::Damaged`] when a part is missing, the length or the check sum is wrong, or the version is newer.
+pub fn whole(kv: &dyn Kv, key: &[u8], value: &[u8]) -> Result<Vec<u8>, KvError> {
+    let frame = frame(value).ok_or_else(|| damaged(key, "the record is shorter than its frame"))?;
+    if frame.version != VERSION {
+        return Err(damaged(key, &format!("the record has version {}, known is {VERSION}", frame.version)));
+    }
+    let mut bytes = value.get(FRAME_BYTES..).unwrap_or_default().to_vec();
+    for number in 1..=frame.parts {
+        let part = kv.get(&part_key(key, number))?;
+        bytes.extend_from_slice(&part.ok_or_else(|| damaged(key, &format!("part {number} is missing")))?);
+    }
+    if bytes.len() != frame.length {
+        return Err(damaged(key, &format!("{} bytes where {} were written", bytes.len(), frame.length)));
+    }
+    if crc32fast::hash(&bytes) != frame.crc {
+        return Err(damaged(key, "the check sum is wrong"));
+    }
+    Ok(bytes)
+}
+
+/// Says that a record is damaged, with its key in readable form.
+#[must_use]
+pub fn damaged(key: &[u8], finding: &str) -> KvError {
+    let prefix = key.get(..2).map(String::from_utf8_lossy).unwrap_or_default();
+    let rest: String = key.iter().skip(2).map(|byte| format!("{byte:02x}")).collect();
+    let name =
+        if key.starts_with(b"m/") { String::from_utf8_lossy(key).into_owned() } else { format!("{prefix}{rest}") };
+    KvError::Damaged(format!("{name}: {finding}"))
+}
+
+struct Frame {
+    version: u8,
+    parts: u16,
+    length: usize,
+    crc: u32,
+}
+
+fn frame(value: &[u8]) -> Option<Frame> {
+    let (&version, rest) = value.split_first()?;
+    let (parts, rest) = rest.split_first_chunk::<2>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (crc, _) = rest.split_first_chunk::<4>()?;
+    Some(Frame {
+        version,
+        parts: u16::from_be_bytes(*parts),
+        length: u32::from_be_bytes(*length) as usize,
+        crc: u32::from_be_bytes(*crc),
+    })
+}
+
+fn part_key(key: &[u8], number: u16) -> Vec<u8> {
+    [key, &number.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::kv::MemoryKv;
+
+    fn written(bytes: &[u8]) -> MemoryKv {
+        let kv = MemoryKv::default();
+        let mut batch = Batch::default();
+        put_bytes(&mut batch, b"e/key".to_vec(), bytes);
+        kv.commit(&batch).expect("committed");
+        kv
+    }
+
+    fn read(kv: &MemoryKv) -> Result<Vec<u8>, KvError> {
+        let value = kv.get(b"e/key")?.expect("there");
+        whole(kv, b"e/key", &value)
+    }
+
+    #[test]
+    fn a_record_of_any_size_comes_back_and_no_value_is_large() {
+        for size in [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 8 << 20] {
+            let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+            let kv = written(&bytes);
+            assert_eq!(read(&kv).expect("read"), bytes, "{size}");
+            let values = kv.scan(&[], &[0xff], usize::MAX).expect("scanned");
+            assert!(values.iter().all(|(_, value)| value.len() <= PART_BYTES + FRAME_BYTES));
+            let value = kv.get(b"e/key").expect("read").expect("there");
+            let mut batch = Batch::default();
+            delete(&mut batch, b"e/key", &value);
+            kv.commit(&batch).expect("committed");
+            assert!(kv.scan(&[], &[0xff], 1).expect("scanned").is_empty(), "{size}");
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_and_any_missing_part_is_found() {
+        let bytes: Vec<u8> = (0..40_000u32).map(|n| (n % 253) as u8).collect();
+        let kv = written(&bytes);
+        for (key, value) in kv.scan(&[], &[0xff], usize::MAX).expect("scanned") {
+            for place in [0, 1, 3, 7, FRAME_BYTES, value.len() - 1] {
+                let kv = written(&bytes);
+                let mut flipped = value.clone();
+                flipped[place] ^= 1;
+                let mut batch = Batch::default();
+                batch.put(key.clone(), flipped);
+                kv.commit(&batch).expect("committed");
+                assert!(matches!(read(&kv), Err(KvError::Damaged(_))), "{key:?} {place}");
+            }
+            if key != b"e/key" {
+                let kv = written(&bytes);
+                let mut batch = Batch::default();
+                batch.delete(key);
+                kv.commit(&batch).expect("committed");
+                assert!(read(&kv).expect_err("refused").to_string().contains("is missing"));
+            }
+        }
+    }
+}

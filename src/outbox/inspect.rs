@@ -1,0 +1,179 @@
+//! Looking into the outbox: statistics and gaps. Reads what is durable, in pages, so it works alike for the
+//! running service (which adds what it knows of the moment) and for a stopped one. Deliberately
+//! absent: single events (`lookup`), changing anything.
+
+use std::collections::BTreeMap;
+
+use super::cursor::Cursor;
+use super::frame::{self, damaged, load};
+use super::keys::{self, DestinationId};
+use super::kv::{Kv, KvError};
+use super::log;
+use super::records::{AsideRecord, Checkpoint, DestinationRecord, GapRecord, Head, Names};
+use super::rows;
+use super::views::{At, CheckpointView, DestinationState, DestinationView, GapView, ReplayView, Stats};
+use crate::domain::ids::TsJump;
+use crate::domain::time::Moment;
+
+/// How much of the log is read at a time.
+pub(super) const READ_BYTES: usize = 256 << 10;
+
+/// The small records that every view needs.
+pub(super) struct Books {
+    pub(super) head: Head,
+    pub(super) names: Names,
+    pub(super) destinations: BTreeMap<DestinationId, (DestinationRecord, Cursor)>,
+}
+
+impl Books {
+    pub(super) fn read(kv: &dyn Kv) -> Result<Self, KvError> {
+        let head = load(kv, keys::HEAD)?.unwrap_or_else(Head::fresh);
+        let names: Names = load(kv, keys::NAMES)?.unwrap_or_default();
+        let mut destinations = BTreeMap::new();
+        for (id, _) in &names.names {
+            let key = keys::destination(*id);
+            let record: DestinationRecord =
+                load(kv, &key)?.ok_or_else(|| damaged(&key, "a destination has a name and no cursor"))?;
+            let cursor =
+                Cursor::from_record(&record.cursor).ok_or_else(|| damaged(&key, "the cursor contradicts itself"))?;
+            destinations.insert(*id, (record, cursor));
+        }
+        Ok(Self { head, names, destinations })
+    }
+}
+
+/// `outbox stats` of what is on disk.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
+    let books = Books::read(kv)?;
+    let mut checkpoints = Vec::new();
+    rows::pages(kv, b"c/", |key, value| {
+        let record: Checkpoint = frame::parse(key, &frame::whole(kv, key, value)?)?;
+        let group = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
+        let group_id = (group ^ (1 << 63)).cast_signed();
+        checkpoints.push(CheckpointView { group_id, ts: record.ts.as_str().to_owned(), committed: At(record.at) });
+        Ok(true)
+    })?;
+    let replays = rows::replays(kv)?.into_iter().map(|(number, job)| ReplayView {
+        number,
+        destination: books.names.name_of(job.destination).to_owned(),
+        at: At(job.at),
+        matched: job.matched,
+    });
+    let mut destinations = Vec::new();
+    for (id, (record, cursor)) in &books.destinations {
+        destinations.push(destination(kv, &books, *id, record, cursor)?);
+    }
+    destinations.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Stats {
+        at: At(now),
+        live: false,
+        dir: dir.to_owned(),
+        polling: None,
+        checkpoints,
+        log_from: books.head.tail.0,
+        log_next: books.head.next.0,
+        disk_bytes: kv.disk_bytes()?,
+        unrouted: books.head.unrouted,
+        repeats: books.head.repeats,
+        quarantined: books.head.quarantined,
+        gaps: books.head.next_gap - 1,
+        replays: replays.collect(),
+        destinations,
+    })
+}
+
+fn destination(
+    kv: &dyn Kv,
+    books: &Books,
+    id: DestinationId,
+    record: &DestinationRecord,
+    cursor: &Cursor,
+) -> Result<DestinationView, KvError> {
+    let routed = books.head.routed_to(id);
+    let pending = record.pending(routed);
+    let oldest = if pending == 0 { None } else { oldest(kv, books, id, cursor)? };
+    let (error, since) = record.outage.as_ref().map(|outage| (outage.error.clone(), At(outage.since))).unzip();
+    let why = match (&error, pending) {
+        (Some(error), _) => format!("the service is stopped; the destination was down: {error}"),
+        (None, 0) => "the service is stopped; nothing waits".to_owned(),
+        (None, _) => "the service is stopped; delivery goes on at the next start".to_owned(),
+    };
+    Ok(DestinationView {
+        name: books.names.name_of(id).to_owned(),
+        state: DestinationState::Stopped,
+        routed,
+        pending,
+        delivered: record.delivered,
+        dead: record.dead,
+        expired: record.expired,
+        discarded: record.discarded,
+        aside: record.aside,
+        in_flight: 0,
+        waiting_chats: 0,
+        oldest: oldest.map(At),
+        last_ok: record.last_ok.map(At),
+        last_error: error,
+        last_error_at: since,
+        next_try: None,
+        why,
+    })
+}
+
+/// When the oldest pending event was received: the one at the floor, or the first of a chat that was moved aside.
+fn oldest(kv: &dyn Kv, books: &Books, id: DestinationId, cursor: &Cursor) -> Result<Option<Moment>, KvError> {
+    let mut oldest = None;
+    let mut seq = cursor.floor();
+    // Between the horizon and the next event of ours lie others' events: a bounded look is enough for an age.
+    'look: for chunk in log::read(kv, seq, books.head.next, READ_BYTES)? {
+        for logged in &chunk.events {
+            if logged.queued.seq >= seq && logged.destinations.contains(&id) && cursor.waits(logged.queued.seq) {
+                oldest = Some(logged.queued.event.received_at);
+                seq = logged.queued.seq;
+                break 'look;
+            }
+        }
+    }
+    if let Some(first) = rows::aside_lanes(kv, id)?.into_iter().min_by_key(|lane| lane.first)
+        && (first.first < seq || oldest.is_none())
+    {
+        let key = keys::aside(id, first.lane, first.first);
+        if let Some(value) = kv.get(&key)? {
+            let bytes = frame::whole(kv, &key, &value)?;
+            let record: AsideRecord<'_> = frame::parse(&key, &bytes)?;
+            oldest = Some(record.event.received_at);
+        }
+    }
+    Ok(oldest)
+}
+
+/// `outbox gaps`, oldest first.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn gaps(kv: &dyn Kv) -> Result<Vec<GapView>, KvError> {
+    let mut found = Vec::new();
+    rows::pages(kv, b"g/", |key, value| {
+        let record: GapRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
+        let distance = match record.jump {
+            TsJump::Ahead(by) => i64::try_from(by).ok(),
+            TsJump::Back(by) => i64::try_from(by).ok().map(|by| -by),
+            TsJump::Unknown => None,
+        };
+        found.push(GapView {
+            number: keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default(),
+            group_id: record.group,
+            from_ts: record.from.as_str().to_owned(),
+            to_ts: record.to.as_str().to_owned(),
+            distance,
+            at: At(record.at),
+            last_heard: record.heard.map(At),
+            away_seconds: record.heard.map(|heard| heard.age(record.at).as_secs()),
+            cause: record.cause,
+        });
+        Ok(true)
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,121 @@
+//! What the writer is asked for: an answer of VK to be appended, a worker's answers to be settled. Deliberately absent:
+//! what a request does (`state`).
+
+use super::cursor::Cursor;
+use super::keys::DestinationId;
+use super::records::{History, OutageRecord, QuarantineRecord};
+use crate::domain::event::{Event, Queued, Source};
+use crate::domain::ids::{GroupId, Lane, Seq, Ts};
+use crate::domain::time::Moment;
+
+/// What one answer of VK brings: all of it in one commit, with the ts that covers it.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// The community.
+    pub group: GroupId,
+    /// The ts that VK is asked with next.
+    pub ts: Ts,
+    /// The events that somebody takes, in VK's order.
+    pub events: Vec<(Event, Source, Vec<DestinationId>)>,
+    /// How many nobody takes.
+    pub unrouted: u64,
+    /// Updates that could not be read.
+    pub quarantined: Vec<QuarantineRecord>,
+    /// What VK says it lost: the ts that was asked with, and VK's words.
+    pub gap: Option<(Ts, String)>,
+}
+
+/// What an append did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Events that are now in the log.
+    pub appended: u64,
+    /// Repeats that were dropped.
+    pub repeats: u64,
+}
+
+/// What a worker settled since it last said so.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The destination.
+    pub destination: DestinationId,
+    /// Its cursor after all that.
+    pub cursor: Cursor,
+    /// What happened, in order.
+    pub changes: Vec<Change>,
+    /// The last 2xx, if there ever was one.
+    pub last_ok: Option<Moment>,
+    /// The outage it is in.
+    pub outage: Option<OutageRecord>,
+}
+
+/// Where a pending event is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the log.
+    Log,
+    /// Moved aside.
+    Aside(Lane),
+}
+
+/// One thing that happened to an event at a destination.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The handler took it.
+    Delivered {
+        /// Which.
+        seq: Seq,
+        /// From where.
+        from: Place,
+        /// Whether attempts of it were stored.
+        tried: bool,
+    },
+    /// It will not be sent again.
+    Died {
+        /// Which.
+        event: Queued,
+        /// From where.
+        from: Place,
+        /// When.
+        at: Moment,
+        /// Why, in words.
+        reason: String,
+        /// What was tried.
+        history: History,
+    },
+    /// It failed and waits.
+    Tried {
+        /// Which.
+        seq: Seq,
+        /// What was tried.
+        history: History,
+    },
+    /// Its chat blocks: it goes from the log to the side.
+    MovedAside {
+        /// Which.
+        event: Queued,
+    },
+    /// A dead letter was taken after all.
+    ReplayDelivered {
+        /// Which.
+        seq: Seq,
+    },
+    /// A dead letter was refused again.
+    ReplayRefused {
+        /// Which.
+        seq: Seq,
+        /// By which replay.
+        replay: u64,
+        /// When.
+        at: Moment,
+        /// Why, in words.
+        reason: String,
+        /// What was tried.
+        history: History,
+    },
+    /// A replay has nothing left to do.
+    ReplayDone {
+        /// Which.
+        replay: u64,
+    },
+}

@@ -1,0 +1,316 @@
+//! What people and programs see of the outbox: the shapes of `--json` and of the operator's API. Moments are RFC 3339.
+//! Deliberately absent: how they are found (`inspect`) and drawn (`cli`).
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::domain::time::Moment;
+
+/// A moment that shows itself as RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At(pub Moment);
+
+impl Serialize for At {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.rfc3339())
+    }
+}
+
+impl<'de> Deserialize<'de> for At {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Moment::parse_rfc3339(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// `outbox stats`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stats {
+    /// When this was looked at.
+    pub at: At,
+    /// Whether the service answered, or the directory was read.
+    pub live: bool,
+    /// The directory.
+    pub dir: String,
+    /// How it goes with VK; only while the service runs.
+    pub polling: Option<PollingView>,
+    /// Where VK is asked from next, per community.
+    pub checkpoints: Vec<CheckpointView>,
+    /// First position in the log.
+    pub log_from: u64,
+    /// The position that the next event gets.
+    pub log_next: u64,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Events that no destination takes, ever.
+    pub unrouted: u64,
+    /// Repeats that were dropped, ever.
+    pub repeats: u64,
+    /// Updates in quarantine.
+    pub quarantined: u64,
+    /// Gap records.
+    pub gaps: u64,
+    /// Replays that are not done.
+    pub replays: Vec<ReplayView>,
+    /// Every destination that has a cursor.
+    pub destinations: Vec<DestinationView>,
+}
+
+/// How it goes with VK.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PollingView {
+    /// When VK last gave an answer that could be used.
+    pub heard: Option<At>,
+    /// What is in the way.
+    pub problem: Option<String>,
+    /// Since when.
+    pub since: Option<At>,
+    /// When it is tried again.
+    pub next_try: Option<At>,
+}
+
+/// Where VK is asked from next.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckpointView {
+    /// The community.
+    pub group_id: i64,
+    /// The ts.
+    pub ts: String,
+    /// When it was committed.
+    pub committed: At,
+}
+
+/// A destination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DestinationView {
+    /// Its name.
+    pub name: String,
+    /// In one word.
+    pub state: DestinationState,
+    /// Routed to it, ever; always pending + delivered + dead + expired + discarded.
+    pub routed: u64,
+    /// Not settled yet.
+    pub pending: u64,
+    /// Taken by the handler.
+    pub delivered: u64,
+    /// Refused, or given up.
+    pub dead: u64,
+    /// Too old when they would have been sent.
+    pub expired: u64,
+    /// Taken out by an operator.
+    pub discarded: u64,
+    /// Pending ones of blocked chats that were moved aside.
+    pub aside: u64,
+    /// Requests in flight; only while the service runs.
+    pub in_flight: u64,
+    /// Chats that wait for their retry; only while the service runs.
+    pub waiting_chats: u64,
+    /// When the oldest pending event was received.
+    pub oldest: Option<At>,
+    /// The last 2xx.
+    pub last_ok: Option<At>,
+    /// The last failure.
+    pub last_error: Option<String>,
+    /// When it was, or since when the destination is down.
+    pub last_error_at: Option<At>,
+    /// When something is tried next.
+    pub next_try: Option<At>,
+    /// The state in a sentence.
+    pub why: String,
+}
+
+/// What state a destination is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DestinationState {
+    /// Nothing waits.
+    Idle,
+    /// Events go out.
+    Flowing,
+    /// Some chats wait for a retry, others go on.
+    Retrying,
+    /// The handler asked for a pause.
+    Held,
+    /// One request at a time until it answers.
+    Down,
+    /// Not in the configuration any more.
+    Detached,
+    /// The service does not run.
+    Stopped,
+}
+
+/// A replay that is not done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayView {
+    /// Its number, as in `x-event-replay`.
+    pub number: u64,
+    /// The destination.
+    pub destination: String,
+    /// When it was asked for.
+    pub at: At,
+    /// How many dead letters it took.
+    pub matched: u64,
+}
+
+/// A row of `outbox list`: an event, or an update in quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Position in the outbox; null for what is in quarantine.
+    pub seq: Option<u64>,
+    /// Its number in quarantine.
+    pub quarantine: Option<u64>,
+    /// `webhook-id`.
+    pub event_id: String,
+    /// Its type; null for what is in quarantine.
+    pub event_type: Option<String>,
+    /// The conversation.
+    pub peer_id: Option<i64>,
+    /// Who did it.
+    pub user_id: Option<i64>,
+    /// When it was received.
+    pub received: At,
+    /// Why it is in quarantine.
+    pub reason: Option<String>,
+    /// How it goes with each destination that takes it.
+    pub deliveries: Vec<DeliveryView>,
+}
+
+/// How it goes with an event at a destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryView {
+    /// The destination.
+    pub destination: String,
+    /// In one word.
+    pub state: DeliveryState,
+    /// Why it is dead.
+    pub reason: Option<String>,
+    /// Attempts that failed.
+    pub attempts: u32,
+    /// When it is tried next, as far as it is known.
+    pub next_try: Option<At>,
+    /// The latest attempts that failed; only in `outbox show`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<AttemptView>,
+}
+
+/// What state a delivery is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// Not settled yet.
+    Pending,
+    /// Taken by the handler.
+    Delivered,
+    /// Refused, or given up.
+    Dead,
+}
+
+/// An attempt that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// When it was sent.
+    pub at: At,
+    /// Status or kind of error.
+    pub answer: String,
+    /// How long the answer took, in milliseconds.
+    pub latency_ms: u32,
+    /// The first bytes of the answer's body.
+    pub excerpt: String,
+}
+
+/// `outbox show`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Shown {
+    /// The event, or the update in quarantine.
+    #[serde(flatten)]
+    pub row: Row,
+    /// The request body, exactly; null for what is in quarantine.
+    pub body: Option<Box<serde_json::value::RawValue>>,
+    /// The update as it came (invalid UTF-8 shown as U+FFFD); null for an event.
+    pub raw: Option<String>,
+}
+
+/// A row of `outbox gaps`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GapView {
+    /// Its number.
+    pub number: u64,
+    /// The community.
+    pub group_id: i64,
+    /// The ts that VK was asked with.
+    pub from_ts: String,
+    /// The ts it went on from.
+    pub to_ts: String,
+    /// How far apart they are, if both are numbers; negative when VK went back.
+    pub distance: Option<i64>,
+    /// When VK said so.
+    pub at: At,
+    /// When VK had last answered before.
+    pub last_heard: Option<At>,
+    /// For how long the service had not heard VK, in seconds.
+    pub away_seconds: Option<u64>,
+    /// What VK said.
+    pub cause: String,
+}
+
+/// What `outbox list` looks for; what is absent does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Selector {
+    /// Deliveries to this destination only.
+    pub destination: Option<String>,
+    /// In this state.
+    pub state: Option<ListState>,
+    /// Of this type.
+    pub event_type: Option<String>,
+    /// In this conversation.
+    pub peer: Option<i64>,
+    /// By this user.
+    pub user: Option<i64>,
+    /// Received no earlier (milliseconds since the epoch).
+    pub since_ms: Option<i64>,
+    /// Received no later (milliseconds since the epoch).
+    pub until_ms: Option<i64>,
+    /// From this position on.
+    pub from_seq: Option<u64>,
+    /// Up to and with this position.
+    pub to_seq: Option<u64>,
+    /// At most so many rows.
+    pub limit: Option<u64>,
+}
+
+/// A state that can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListState {
+    /// Not settled yet.
+    Pending,
+    /// Taken by the handler.
+    Delivered,
+    /// Refused, or given up.
+    Dead,
+    /// Could not be read.
+    Quarantined,
+}
+
+/// What `outbox replay` is asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayAsked {
+    /// Which events: a position or an event id.
+    pub id: Option<String>,
+    /// Which dead letters.
+    pub selector: Selector,
+    /// Only say how many it would be.
+    pub dry_run: bool,
+}
+
+/// What a replay will do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayMade {
+    /// The destination.
+    pub destination: String,
+    /// How many dead letters it takes.
+    pub matched: u64,
+    /// Its number; null in a dry run, and when it takes none.
+    pub number: Option<u64>,
+}
