@@ -1,5 +1,7 @@
 //! Converting.
 
+use std::borrow::Cow;
+
 use chrono::FixedOffset;
 
 /// How events are written.
@@ -11,4 +13,10 @@ pub struct Settings {
     pub utc_offset: FixedOffset,
     /// Whether every event carries VK's object as its last key.
     pub object: bool,
+}
+
+/// Placeholder.
+#[must_use]
+pub fn mend(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
 }

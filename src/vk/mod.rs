@@ -1,5 +1,12 @@
 //! Floor 1, the side that faces VK: bytes to replies (`wire`), replies to steps (`session`), HTTP (`client`), names.
 
+pub mod client;
+pub mod names;
+pub mod session;
 pub mod settings;
+pub mod wire;
 
+pub use client::{CallError, Client, ClientError};
+pub use names::{Found, Names, Person};
+pub use session::{Commit, Session, Step};
 pub use settings::{NamesSettings, Settings};
