@@ -1,6 +1,14 @@
-//! Floor 2, the wiring.
+//! Floor 2, the wiring: components made of settings, loops made of components, and the one way they end.
+//!
+//! Deliberately absent: deciding anything about events; every decision is made below, in `domain`, `vk::session` and
+//! `outbox`.
 
+pub mod ingest;
 pub mod settings;
+pub mod supervise;
 pub mod worker;
 
+mod service;
+
+pub use service::{RunError, run};
 pub use settings::Settings;

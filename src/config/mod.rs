@@ -1,1 +1,14 @@
-//! config
+//! Floor 2, the configuration: a file and the environment to the settings of the components, or to every problem at once.
+//! The only place where defaults live.
+//!
+//! Way of a value: `source` (file and environment, merged) → `reader` (typed, or a problem with its path) → `check` (the
+//! component's settings). Deliberately absent: using any of it. A broken configuration touches nothing.
+
+mod check;
+mod problem;
+mod reader;
+mod source;
+
+pub use check::{Format, Loaded, LogSettings, load};
+pub use problem::{Problem, Problems};
+pub use source::{DEFAULT_FILE, Source};

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -15,7 +16,7 @@ use super::frame;
 use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Chunk};
-use super::open::Lock;
+use super::open::{Lock, Store};
 use super::records::{AsideRecord, Checkpoint, DestinationRecord, History, ReplayFilter, ReplayRecord};
 use super::requests::{Append, Appended, Settlement};
 use super::rows::{self, AsideLane, DeadLetter};
@@ -111,6 +112,24 @@ impl Outbox {
         let thread = writer.start().map_err(|error| told(error.into()))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
         Ok(Self { shared, requests, head, replays, failed, destinations: Arc::new(known), thread })
+    }
+
+    /// Opens the directory and starts its writer. Waits for the lock as long as `patience`.
+    ///
+    /// # Errors
+    /// When the directory cannot be had, is damaged or cannot be written.
+    pub async fn open(
+        settings: super::Settings,
+        names: Vec<DestinationName>,
+        command: &'static str,
+        patience: Duration,
+        clock: Clock,
+    ) -> Result<Self, OutboxError> {
+        let open = move || {
+            let store = Store::open_or_create(&settings.dir, command, patience)?;
+            Self::start(store.kv, &settings.dir, Some(store.lock), &settings, &names, clock)
+        };
+        tokio::task::spawn_blocking(open).await.unwrap_or(Err(OutboxError::Closed))
     }
 
     /// The number of a destination that was named at the start.

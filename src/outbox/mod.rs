@@ -78,6 +78,7 @@ pub mod log;
 pub mod lookup;
 pub mod open;
 pub mod records;
+pub mod replay;
 pub mod requests;
 pub mod rows;
 pub mod settings;

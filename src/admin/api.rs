@@ -1,0 +1,120 @@
+//! The routes. Reads go to what is durable; the one that changes something asks the outbox's writer. Bodies of requests are
+//! bounded. Deliberately absent: what a view looks like (`outbox::views`) and who may knock (the socket's mode).
+
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::live::{not_ready, overlay};
+use crate::clock::Clock;
+use crate::domain::ids::DestinationName;
+use crate::outbox::views::{GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats};
+use crate::outbox::{Outbox, OutboxError, inspect, lookup, replay};
+use crate::status::Status;
+
+/// The largest request that is read.
+const REQUEST_BYTES: usize = 64 << 10;
+
+/// What the routes look at.
+#[derive(Clone)]
+pub struct Door {
+    /// The outbox.
+    pub outbox: Outbox,
+    /// The state of the moment.
+    pub status: Status,
+    /// What time it is.
+    pub clock: Clock,
+    /// The destinations of the configuration.
+    pub configured: Vec<DestinationName>,
+}
+
+/// The one router.
+pub(super) fn router(door: Door) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .route("/api/v1/stats", get(stats))
+        .route("/api/v1/events", get(list))
+        .route("/api/v1/events/{id}", get(show))
+        .route("/api/v1/gaps", get(gaps))
+        .route("/api/v1/replays", post(make_replay))
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES))
+        .with_state(door)
+}
+
+async fn ready(State(door): State<Door>) -> Response {
+    match not_ready(&door.status.board()) {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn stats(State(door): State<Door>) -> Result<Json<Stats>, Trouble> {
+    let (now, dir) = (door.clock.now(), door.outbox.dir().display().to_string());
+    let mut stats = door.outbox.read_store(move |kv| inspect::stats(kv, &dir, now)).await?;
+    overlay(&mut stats, &door.status.board(), &door.configured);
+    Ok(Json(stats))
+}
+
+async fn list(State(door): State<Door>, Query(selector): Query<Selector>) -> Result<Json<Vec<Row>>, Trouble> {
+    Ok(Json(door.outbox.read_store(move |kv| lookup::list(kv, &selector)).await?))
+}
+
+async fn show(State(door): State<Door>, Path(id): Path<String>) -> Result<Json<Shown>, Trouble> {
+    let shown = door.outbox.read_store(move |kv| lookup::show(kv, &id)).await?;
+    shown.map(Json).ok_or(Trouble::Unknown)
+}
+
+async fn gaps(State(door): State<Door>) -> Result<Json<Vec<GapView>>, Trouble> {
+    Ok(Json(door.outbox.read_store(inspect::gaps).await?))
+}
+
+async fn make_replay(
+    State(door): State<Door>,
+    Json(asked): Json<ReplayAsked>,
+) -> Result<Json<Vec<ReplayMade>>, Trouble> {
+    let dry_run = asked.dry_run;
+    let plans = door.outbox.read_store(move |kv| replay::plan(kv, &asked)).await?;
+    let mut made = Vec::new();
+    for plan in plans {
+        let number = match dry_run {
+            true => None,
+            false => Some(door.outbox.replay(plan.destination, plan.filter.clone(), plan.matched).await?),
+        };
+        if let Some(number) = number {
+            tracing::info!(
+                destination = plan.name,
+                replay = number,
+                matched = plan.matched,
+                "replay asked for by an operator"
+            );
+        }
+        made.push(plan.made(number));
+    }
+    Ok(Json(made))
+}
+
+/// What can go wrong with a request.
+enum Trouble {
+    Outbox(OutboxError),
+    Unknown,
+}
+
+impl From<OutboxError> for Trouble {
+    fn from(error: OutboxError) -> Self {
+        Self::Outbox(error)
+    }
+}
+
+impl IntoResponse for Trouble {
+    fn into_response(self) -> Response {
+        let (status, words) = match self {
+            Self::Unknown => (StatusCode::NOT_FOUND, "there is no such event".to_owned()),
+            Self::Outbox(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        };
+        (status, Json(json!({ "error": words }))).into_response()
+    }
+}

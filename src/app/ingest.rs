@@ -1,0 +1,333 @@
+//! The loop that faces VK: poll, convert, route, commit, and only then go on. It carries out what `vk::session` says.
+//!
+//! Invariant: the ts moves only after the commit that covers it answered `Ok`. The loop may be dropped at any await: a poll
+//! is asked again, a commit happens whole or not at all. Deliberately absent: what an answer means, what an event is.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::delivery::{BackoffSettings, backoff};
+use crate::domain::convert::{self, Name, NameBook, Quarantined, Stamp, Update, mend, read_answer};
+use crate::domain::event::{Event, Source};
+use crate::domain::ids::{GroupId, Ts};
+use crate::domain::route::Rule;
+use crate::domain::time::Moment;
+use crate::outbox::keys::DestinationId;
+use crate::outbox::records::QuarantineRecord;
+use crate::outbox::{Append, Outbox, OutboxError};
+use crate::status::Status;
+use crate::vk::wire::{ErrorClass, PollReply, poll_reply};
+use crate::vk::{CallError, Client, Commit, Names, Session, Step};
+
+/// Between polls that fail.
+const POLL_BACKOFF: BackoffSettings = BackoffSettings {
+    initial_interval: Duration::from_millis(500),
+    multiplier: 2.0,
+    max_interval: Duration::from_secs(30),
+    randomization_factor: 0.5,
+};
+/// Between calls for a session that fail: VK limits this method.
+const SESSION_BACKOFF: BackoffSettings = BackoffSettings {
+    initial_interval: Duration::from_secs(2),
+    multiplier: 2.0,
+    max_interval: Duration::from_secs(60),
+    randomization_factor: 0.5,
+};
+/// Between calls for a session that VK limits (29) or refuses (5, 15…).
+const SLOW_BACKOFF: BackoffSettings = BackoffSettings {
+    initial_interval: Duration::from_secs(60),
+    multiplier: 2.0,
+    max_interval: Duration::from_secs(600),
+    randomization_factor: 0.2,
+};
+/// A checkpoint that has not moved is written again this often, to tell when VK was last heard.
+const HEARD_EVERY: Duration = Duration::from_secs(60);
+/// An empty answer that comes at once is not asked for again before this.
+const EMPTY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the loop is made of.
+pub struct Ingest {
+    /// Calls VK.
+    pub client: Client,
+    /// Looks names up.
+    pub names: Names,
+    /// Where events go.
+    pub outbox: Outbox,
+    /// Who takes what.
+    pub rules: Vec<(DestinationId, Rule)>,
+    /// How events are written.
+    pub events: convert::Settings,
+    /// The community.
+    pub group: GroupId,
+    /// Where it tells how it goes.
+    pub status: Status,
+    /// What time it is.
+    pub clock: Clock,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+impl Ingest {
+    /// Takes events in until `stop`.
+    ///
+    /// # Errors
+    /// When the outbox takes nothing any more.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), OutboxError> {
+        let all = async {
+            let checkpoint = self.outbox.checkpoint(self.group).await?;
+            let committed = checkpoint.as_ref().map(|checkpoint| checkpoint.at);
+            let mut intake = Intake {
+                ingest: &self,
+                session: Session::new(checkpoint.map(|checkpoint| checkpoint.ts)),
+                failures: 0,
+                refusals: 0,
+                committed,
+                jitter: StdRng::seed_from_u64(self.seed),
+            };
+            loop {
+                intake.turn().await?;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = all => ended,
+        }
+    }
+}
+
+struct Intake<'a> {
+    ingest: &'a Ingest,
+    session: Session,
+    /// Polls in a row that brought nothing to go on with.
+    failures: u32,
+    /// Calls for a session in a row that brought none.
+    refusals: u32,
+    /// When the checkpoint was last committed.
+    committed: Option<Moment>,
+    jitter: StdRng,
+}
+
+impl Intake<'_> {
+    /// One step: a session or a poll, and what follows from it.
+    async fn turn(&mut self) -> Result<(), OutboxError> {
+        let Step::Poll { session, ts } = self.session.step() else {
+            return self.open().await;
+        };
+        let (ts, start) = (ts.clone(), Instant::now());
+        let body = match self.ingest.client.poll(session, &ts).await {
+            Ok(body) => body,
+            Err(error) => {
+                self.session.unreadable();
+                self.fail(error.to_string()).await;
+                return Ok(());
+            }
+        };
+        let text = mend(&body);
+        match poll_reply(&text) {
+            Ok(PollReply::Updates { ts: next, updates }) => {
+                let raw: Vec<&str> = updates.iter().map(|update| update.get()).collect();
+                let idle = raw.is_empty() && next == ts;
+                self.heard();
+                if !idle || self.checkpoint_is_old() {
+                    let commit = self.session.updates(next);
+                    self.take(commit, &ts, &raw).await?;
+                }
+                if idle && start.elapsed() < EMPTY_PAUSE {
+                    sleep(EMPTY_PAUSE).await;
+                }
+                self.failures = 0;
+            }
+            Ok(PollReply::Outdated { ts: next }) => {
+                let commit = self.session.outdated(next);
+                self.take(commit, &ts, &[]).await?;
+                self.heard();
+                self.linger().await;
+            }
+            Ok(PollReply::KeyExpired) => {
+                tracing::info!("the Long Poll key has expired; a new one is asked for, ts stays");
+                self.session.key_expired();
+                self.linger().await;
+            }
+            Ok(PollReply::Lost) => {
+                self.session.lost();
+                self.linger().await;
+            }
+            Ok(PollReply::Unknown { code }) => {
+                self.session.unreadable();
+                self.fail(format!("VK answers a poll with failed {code}, which nobody has explained")).await;
+            }
+            Err(error) => {
+                self.session.unreadable();
+                self.fail(error.to_string()).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(&mut self) -> Result<(), OutboxError> {
+        match self.ingest.client.session().await {
+            Ok(reply) => {
+                self.refusals = 0;
+                tracing::info!("a Long Poll session is open");
+                if self.failures == 0 {
+                    self.heard();
+                }
+                match self.session.opened(reply) {
+                    Some(commit) => {
+                        let asked = commit.ts().clone();
+                        self.take(commit, &asked, &[]).await
+                    }
+                    None => Ok(()),
+                }
+            }
+            Err(error) => {
+                self.refusals = self.refusals.saturating_add(1);
+                let slow = matches!(&error, CallError::Api(error) if matches!(error.class(), ErrorClass::LongPause | ErrorClass::Alarm | ErrorClass::NeverRetry));
+                let settings = if slow { SLOW_BACKOFF } else { SESSION_BACKOFF };
+                let pause = backoff::wait(&settings, self.refusals, self.jitter.random::<f64>());
+                self.trouble(explain(&error), pause).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Converts, routes and commits what an answer brought; then, and only then, the session goes on.
+    async fn take(&mut self, commit: Commit, asked: &Ts, raw: &[&str]) -> Result<(), OutboxError> {
+        let append = self.append(&commit, asked, raw).await;
+        if let Some((from, cause)) = commit.gap() {
+            tracing::error!(%from, to = %commit.ts(), cause, "VK has lost events: a gap is recorded");
+        }
+        let (events, unrouted) = (append.events.len(), append.unrouted);
+        let done = self.ingest.outbox.append(append).await?;
+        if !raw.is_empty() {
+            tracing::debug!(updates = raw.len(), events, unrouted, repeats = done.repeats, ts = %commit.ts(), "committed");
+        }
+        self.committed = Some(self.ingest.clock.now());
+        self.session.committed(commit);
+        Ok(())
+    }
+
+    async fn append(&self, commit: &Commit, asked: &Ts, raw: &[&str]) -> Append {
+        let ingest = self.ingest;
+        let read = read_answer(ingest.group, asked, raw);
+        let book = self.look_up(&read).await;
+        let at = ingest.clock.now();
+        let stamp = Stamp::new(at, ingest.events.utc_offset);
+        let mut append = Append {
+            group: ingest.group,
+            ts: commit.ts().clone(),
+            events: Vec::with_capacity(read.len()),
+            unrouted: 0,
+            quarantined: Vec::new(),
+            gap: commit.gap().cloned(),
+        };
+        for update in read {
+            match update {
+                Ok(update) => {
+                    let event = update.into_event(&book, &stamp, &ingest.events);
+                    match self.destinations(&event) {
+                        takers if takers.is_empty() => append.unrouted += 1,
+                        takers => append.events.push((event, Source::Live, takers)),
+                    }
+                }
+                Err(bad) => append.quarantined.push(quarantine(ingest.group, at, bad)),
+            }
+        }
+        append
+    }
+
+    fn destinations(&self, event: &Event) -> Vec<DestinationId> {
+        self.ingest.rules.iter().filter(|(_, rule)| rule.takes(event)).map(|(id, _)| *id).collect()
+    }
+
+    /// The names that the events of an answer want, in one look-up.
+    async fn look_up(&self, read: &[Result<Update<'_>, Quarantined>]) -> NameBook {
+        let (mut people, mut chats) = (HashSet::new(), HashSet::new());
+        for update in read.iter().flatten() {
+            let wanted = update.wanted();
+            people.extend(wanted.people());
+            chats.extend(wanted.chat);
+        }
+        let mut book = NameBook::default();
+        if people.is_empty() && chats.is_empty() {
+            return book;
+        }
+        let found = self.ingest.names.look_up(&people, &chats).await;
+        for (id, person) in found.people {
+            book.insert_person(id, Name { name: person.name, nick: person.nick });
+        }
+        for (peer, title) in found.chats {
+            book.insert_chat(peer, title);
+        }
+        book
+    }
+
+    fn checkpoint_is_old(&self) -> bool {
+        self.committed.is_none_or(|at| at.age(self.ingest.clock.now()) >= HEARD_EVERY)
+    }
+
+    fn heard(&self) {
+        self.ingest.status.heard(self.ingest.clock.now());
+    }
+
+    /// A poll brought nothing: wait before the next.
+    async fn fail(&mut self, words: String) {
+        self.failures = self.failures.saturating_add(1);
+        let pause = backoff::wait(&POLL_BACKOFF, self.failures, self.jitter.random::<f64>());
+        self.trouble(words, pause).await;
+    }
+
+    /// VK answered, but nothing that polling goes on with: the first time at once, then ever more slowly.
+    async fn linger(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures > 1 {
+            sleep(backoff::wait(&POLL_BACKOFF, self.failures - 1, self.jitter.random::<f64>())).await;
+        }
+    }
+
+    async fn trouble(&self, words: String, pause: Duration) {
+        let now = self.ingest.clock.now();
+        tracing::warn!(
+            error = words,
+            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            "polling is in trouble; ts stays"
+        );
+        self.ingest.status.polling_problem(now, words, Some(now.plus(pause)));
+        sleep(pause).await;
+    }
+}
+
+fn quarantine(group: GroupId, at: Moment, bad: Quarantined) -> QuarantineRecord {
+    tracing::warn!(event_id = %bad.event_id, reason = bad.reason, "an update could not be read: it is in quarantine");
+    QuarantineRecord {
+        group: group.get(),
+        at,
+        reason: bad.reason,
+        event_id: bad.event_id.to_string(),
+        raw: bad.raw.into(),
+    }
+}
+
+/// An error of the session call in words that say what to do.
+#[must_use]
+pub fn explain(error: &CallError) -> String {
+    let remedy = match error {
+        CallError::Api(api) => match (api.code, api.class()) {
+            (29, _) => "VK limits this call; it is tried again slowly",
+            (5, _) => "make a new token in the community's settings (API usage) and put it into vk.token (TOKEN)",
+            (_, ErrorClass::Alarm) => {
+                "the token needs the right 'community management', and Long Poll must be on in the community's settings (API usage, Long Poll API)"
+            }
+            (100 | 125, _) => "check vk.group_id (GROUPID)",
+            _ => return error.to_string(),
+        },
+        _ => return error.to_string(),
+    };
+    format!("{error}; {remedy}")
+}

@@ -1,0 +1,128 @@
+//! The running service: opens the outbox, starts the loops, stops them. Deliberately absent: signals and exit codes (`cli`).
+
+use std::time::Duration;
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use tokio_util::sync::CancellationToken;
+
+use super::ingest::Ingest;
+use super::settings::Settings;
+use super::supervise::Tasks;
+use super::worker::Worker;
+use crate::admin;
+use crate::clock::Clock;
+use crate::delivery::{Sender, SenderError};
+use crate::outbox::{Outbox, OutboxError, inspect};
+use crate::status::Status;
+use crate::vk::{Client, ClientError, Names};
+
+/// How long `run` waits for another process to let go of the outbox.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the service ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The way to VK.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The way to a destination.
+    #[error(transparent)]
+    Sender(#[from] SenderError),
+    /// The operator's socket.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    /// A loop ended that should not.
+    #[error("the task {0} ended by itself; please report this")]
+    Ended(String),
+    /// A loop panicked.
+    #[error("a task panicked: {0}; please report this")]
+    Panicked(String),
+}
+
+/// Runs the service until `stop` or until it cannot go on. What was in flight is finished, what was taken is committed.
+///
+/// # Errors
+/// Why it could not start, or not go on.
+pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> Result<(), RunError> {
+    // Somebody may have installed it already: that is as good.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::new(&settings.vk)?;
+    let senders: Vec<_> = settings.destinations.iter().map(|(to, _)| Sender::new(to)).collect::<Result<_, _>>()?;
+    let names: Vec<_> = settings.destinations.iter().map(|(to, _)| to.name.clone()).collect();
+    let outbox = Outbox::open(settings.outbox.clone(), names.clone(), "run", LOCK_PATIENCE, clock.clone()).await?;
+    tell_of_detached(&outbox, &names, &clock).await?;
+
+    let status = Status::new(clock.now());
+    let mut tasks = Tasks::new(stop.clone());
+    let board = admin::Door { outbox: outbox.clone(), status: status.clone(), clock: clock.clone(), configured: names };
+    let socket = admin::Socket::bind(&settings.outbox.dir)?;
+    tasks.spawn("admin", socket.serve(board, stop.clone()));
+    let mut rules = Vec::new();
+    for ((to, rule), sender) in settings.destinations.into_iter().zip(senders) {
+        let id = outbox.destination(&to.name).ok_or(OutboxError::Closed)?;
+        rules.push((id, rule));
+        let name = format!("worker {}", to.name);
+        let worker = Worker {
+            name: to.name,
+            id,
+            backoff: to.backoff,
+            concurrency: to.concurrency,
+            sender,
+            outbox: outbox.clone(),
+            status: status.clone(),
+            clock: clock.clone(),
+            seed: seed(),
+        };
+        tasks.spawn(&name, worker.run(stop.clone()));
+    }
+    let ingest = Ingest {
+        names: Names::new(client.clone(), settings.names),
+        client,
+        outbox: outbox.clone(),
+        rules,
+        events: settings.events,
+        group: settings.vk.group_id,
+        status: status.clone(),
+        clock,
+        seed: seed(),
+    };
+    tasks.spawn("ingest", ingest.run(stop.clone()));
+    tracing::info!(name = settings.service_name, dir = %settings.outbox.dir.display(), "the service runs");
+    let ended = tasks.run(outbox.watch_failure()).await;
+    outbox.close().await;
+    tracing::info!("the service has stopped");
+    ended
+}
+
+/// A destination that left the configuration keeps its events: that is said at every start.
+async fn tell_of_detached(
+    outbox: &Outbox,
+    names: &[crate::domain::ids::DestinationName],
+    clock: &Clock,
+) -> Result<(), OutboxError> {
+    let now = clock.now();
+    let stats = outbox.read_store(move |kv| inspect::stats(kv, "", now)).await?;
+    for view in stats.destinations {
+        if view.pending > 0 && !names.iter().any(|name| name.as_str() == view.name) {
+            let (destination, pending) = (view.name, view.pending);
+            tracing::warn!(
+                destination,
+                pending,
+                "destination is not configured any more and keeps its events: give it back, or discard them"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A seed for jitter, told so that a run can be understood afterwards.
+fn seed() -> u64 {
+    // Without the system's randomness a fixed seed will do: jitter guards against stampedes, nothing more.
+    let seed = SysRng.try_next_u64().unwrap_or(1);
+    tracing::debug!(seed, "jitter");
+    seed
+}

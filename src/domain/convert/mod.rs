@@ -1,0 +1,31 @@
+//! Raw updates to events (contract §2). Pure: names and the moment come in. Each update of an answer is read alone, in one
+//! typed, borrowed pass, and written in one; a neighbour that cannot be read harms nobody.
+//!
+//! - `mend`: bytes to text that a JSON parser takes.
+//! - `read`: text to a typed update, or to what goes into quarantine.
+//! - `shapes`: what VK's objects look like, every version of them.
+//! - `write`: a typed update to the event and its body.
+//!
+//! Deliberately absent: a closed list of types, attachments or fields; VK invents new ones, and they pass.
+
+mod mend;
+mod read;
+mod shapes;
+mod write;
+
+use chrono::FixedOffset;
+
+pub use mend::mend;
+pub use read::{Quarantined, Update, Wanted, read_answer};
+pub use write::{Name, NameBook, Stamp};
+
+/// How events are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A message whose text starts with one of these is a `command_call`.
+    pub command_prefixes: Vec<String>,
+    /// Offset of `datetime`.
+    pub utc_offset: FixedOffset,
+    /// Whether every event carries VK's object as its last key.
+    pub object: bool,
+}
