@@ -1,3 +1,7 @@
 //! The binary: hands the words of the command line to `cli` and turns what comes back into an exit code. Nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    event_router::cli::main()
+}

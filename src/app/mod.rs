@@ -4,6 +4,7 @@
 //! `outbox`.
 
 pub mod ingest;
+pub mod log;
 pub mod settings;
 pub mod supervise;
 pub mod worker;

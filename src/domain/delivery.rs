@@ -1,7 +1,7 @@
 //! What an attempt came to. Pure: status and header in, verdict out (contract §3). Deliberately absent: sending, waiting.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::time::Moment;
 
@@ -99,7 +99,7 @@ pub fn retry_after(status: u16, header: &str, now: Moment) -> Option<RetryAfter>
         Err(_) => {
             let date = httpdate::parse_http_date(header).ok()?;
             let now = UNIX_EPOCH + Duration::from_millis(u64::try_from(now.0).ok()?);
-            date.duration_since(now.min(SystemTime::from(date))).unwrap_or_default()
+            date.duration_since(now.min(date)).unwrap_or_default()
         }
     };
     let wait = wait.min(MAX_RETRY_AFTER);

@@ -1,3 +1,11 @@
-//! sim
+//! The side house: a simulated VK, simulated handlers, a store in memory, and the books that must balance. For the demo, for
+//! `simulate`, for tests and benches. It knows nothing of `vk::wire`: a fake that shares the parser hides the parser's bugs.
+//!
+//! Deliberately absent: anything that the service itself needs.
 
+pub mod books;
+pub mod handler;
 pub mod kv;
+pub mod script;
+pub mod vk_api;
+pub mod vk_server;

@@ -1,0 +1,122 @@
+//! How the verbs of `outbox` reach it: through the socket of the running service, else by opening the directory. Deliberately
+//! absent: what they ask.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::exit::{Exit, Failure};
+use crate::admin::SOCKET_NAME;
+use crate::outbox::{OutboxError, Store};
+
+/// How long the service may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a service that is just starting, or a verb that is just ending, is waited for.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+/// How long is waited between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest path of a socket, in bytes, on Linux.
+const SOCKET_PATH_BYTES: usize = 107;
+
+/// A way to the outbox.
+pub(super) enum Access {
+    /// The service runs.
+    Live(Live),
+    /// It does not, and we have opened the directory.
+    Offline(Store),
+}
+
+impl Access {
+    pub(super) fn socket(dir: &Path) -> PathBuf {
+        dir.join(SOCKET_NAME)
+    }
+
+    /// Finds the way.
+    pub(super) async fn find(dir: &Path) -> Result<Self, Failure> {
+        let start = std::time::Instant::now();
+        loop {
+            if let Some(live) = Live::knock(dir).await? {
+                return Ok(Self::Live(live));
+            }
+            match Store::open_existing(dir, "outbox", Duration::ZERO) {
+                Ok(store) => return Ok(Self::Offline(store)),
+                // Whoever holds the lock may be about to listen.
+                Err(OutboxError::Locked { .. }) if start.elapsed() < START_PATIENCE => tokio::time::sleep(PAUSE).await,
+                Err(error @ OutboxError::Locked { .. }) => {
+                    let words = format!(
+                        "{error}; its socket {} does not answer: it starts, stops, or hangs",
+                        Self::socket(dir).display()
+                    );
+                    return Err(Failure { words, exit: Exit::Unavailable });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// The running service.
+pub(super) struct Live(reqwest::Client);
+
+impl Live {
+    /// The service that answers at the socket in `dir`, if one does.
+    pub(super) async fn knock(dir: &Path) -> Result<Option<Self>, Failure> {
+        let path = Access::socket(dir);
+        if path.as_os_str().len() > SOCKET_PATH_BYTES {
+            return Err(Failure::new(format!(
+                "{} is too long for a socket ({SOCKET_PATH_BYTES} bytes); use a shorter outbox.dir",
+                path.display()
+            )));
+        }
+        match UnixStream::connect(&path).await {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(Failure::new(format!("{}: {error}", path.display()))),
+        }
+        let client = reqwest::Client::builder().unix_socket(path).timeout(PATIENCE).no_proxy().build();
+        client.map(|client| Some(Self(client))).map_err(|error| Failure::new(error.to_string()))
+    }
+
+    pub(super) async fn get_text(&self, path: &str) -> Result<(u16, String), Failure> {
+        let answer = self.0.get(format!("http://service{path}")).send().await.map_err(silent)?;
+        Ok((answer.status().as_u16(), answer.text().await.map_err(silent)?))
+    }
+
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, Failure> {
+        let answer = self.0.get(format!("http://service{path}")).query(query).send().await.map_err(silent)?;
+        read(answer).await
+    }
+
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::new(error.to_string()))?;
+        let request =
+            self.0.post(format!("http://service{path}")).header("content-type", "application/json").body(body);
+        read(request.send().await.map_err(silent)?).await
+    }
+}
+
+async fn read<T: DeserializeOwned>(answer: reqwest::Response) -> Result<T, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        error: String,
+    }
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(silent)?;
+    if status == StatusCode::OK {
+        return serde_json::from_slice(&body)
+            .map_err(|error| Failure::new(format!("the service answers something else than expected: {error}")));
+    }
+    let told: Option<Told> = serde_json::from_slice(&body).ok();
+    Err(Failure::new(told.map_or_else(|| format!("the service answers HTTP {status}"), |told| told.error)))
+}
+
+fn silent(error: reqwest::Error) -> Failure {
+    Failure::new(format!("the service does not answer: {}", error.without_url()))
+}

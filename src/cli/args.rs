@@ -1,0 +1,271 @@
+//! The words of the command line (contract §5) and how the small ones are read: ages, moments, ranges. Deliberately absent:
+//! doing anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::domain::time::Moment;
+use crate::outbox::views::{ListState, Selector};
+
+/// Takes the events of a VK community and forwards them, durably and in order per chat, to handler services.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    name = "event-router",
+    arg_required_else_help = true,
+    after_help = "Examples:\n  event-router demo                          see it work, without a token\n  event-router check && event-router run     check the configuration, then run\n  event-router outbox stats                  what is stuck, since when, why\n  event-router outbox replay --destination messages --dry-run"
+)]
+pub(super) struct Cli {
+    /// The configuration [default: event-router.toml in the working directory]
+    #[arg(long, global = true, value_name = "FILE", env = "EVENT_ROUTER_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the service
+    Run,
+    /// Show the whole thing on this machine: a simulated VK, three handlers, an outage, a kill; no token needed
+    Demo(DemoArgs),
+    /// Be a simulated VK (API and Long Poll on one port) for any VK client; prints `READY http://…`
+    Simulate(super::simulate::SimulateArgs),
+    /// Check the configuration
+    Check {
+        /// Also ask VK: the token, its rights, the Long Poll settings
+        #[arg(long)]
+        online: bool,
+    },
+    /// Convert raw VK updates (one, an array, a Long Poll answer, or one JSON a line) to events, offline
+    Convert(ConvertArgs),
+    /// Exit with 0 if the running service is alive
+    Health {
+        /// Ask whether it is ready: VK answers, the outbox takes
+        #[arg(long)]
+        ready: bool,
+    },
+    /// Look into the outbox and replay from it, whether the service runs or not
+    #[command(alias = "debug")]
+    Outbox {
+        /// Print JSON
+        #[arg(long, global = true)]
+        json: bool,
+        /// What to do
+        #[command(subcommand)]
+        verb: Verb,
+    },
+}
+
+/// Words of `demo`.
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Repeat a run exactly: the same events, the same troubles
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+}
+
+/// Words of `convert`.
+#[derive(Debug, Args)]
+pub(super) struct ConvertArgs {
+    /// A file, or - for standard input
+    #[arg(default_value = "-")]
+    pub(super) file: PathBuf,
+    /// The moment of conversion, in Unix seconds [default: now]
+    #[arg(long, value_name = "UNIX")]
+    pub(super) at: Option<i64>,
+}
+
+/// Verbs of `outbox`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Checkpoint, disk, and for each destination: state, pending, dead, oldest, next try, and why
+    Stats,
+    /// List events
+    #[command(
+        after_help = "Examples:\n  event-router outbox list --state dead --since 2h\n  event-router outbox list --destination messages --state pending --limit 10"
+    )]
+    List {
+        /// Which
+        #[command(flatten)]
+        selector: SelectorArgs,
+        /// At most so many rows
+        #[arg(long, default_value_t = crate::outbox::lookup::DEFAULT_LIMIT, value_parser = clap::value_parser!(u64).range(1..=crate::outbox::lookup::MAX_LIMIT))]
+        limit: u64,
+    },
+    /// Show one event: its body, who takes it, how it goes
+    Show {
+        /// Position (`42`), event id, or number in quarantine (`q7`)
+        id: String,
+    },
+    /// Deliver dead letters again
+    #[command(
+        after_help = "Examples:\n  event-router outbox replay --destination messages --since 1d --dry-run\n  event-router outbox replay 42 --yes"
+    )]
+    Replay {
+        /// One event: position or event id
+        id: Option<String>,
+        /// Which
+        #[command(flatten)]
+        selector: SelectorArgs,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// What VK lost
+    Gaps,
+}
+
+/// Which events.
+#[derive(Debug, Default, Args)]
+pub(super) struct SelectorArgs {
+    /// Of this destination
+    #[arg(long, value_name = "D")]
+    pub(super) destination: Option<String>,
+    /// In this state
+    #[arg(long, value_enum)]
+    pub(super) state: Option<StateArg>,
+    /// Of this type, like `message_new`
+    #[arg(long = "type", value_name = "T")]
+    pub(super) event_type: Option<String>,
+    /// In this conversation (`peer_id`)
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(super) peer: Option<i64>,
+    /// By this user (`user_id`)
+    #[arg(long, value_name = "U", allow_negative_numbers = true)]
+    pub(super) user: Option<i64>,
+    /// Received no earlier: an age (`2h`) or RFC 3339
+    #[arg(long, value_name = "T")]
+    pub(super) since: Option<String>,
+    /// Received no later: an age (`2h`) or RFC 3339
+    #[arg(long, value_name = "T")]
+    pub(super) until: Option<String>,
+    /// Positions from A to B, both included; either may be left out
+    #[arg(long, value_name = "A..B", value_parser = seq_range)]
+    pub(super) seq: Option<(Option<u64>, Option<u64>)>,
+}
+
+/// A state to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum StateArg {
+    /// Not settled yet
+    Pending,
+    /// Taken by the handler
+    Delivered,
+    /// Refused, or given up
+    Dead,
+    /// Could not be read
+    Quarantined,
+}
+
+impl SelectorArgs {
+    /// Whether nothing was said.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        let none = [self.destination.is_none(), self.event_type.is_none(), self.since.is_none(), self.until.is_none()];
+        none.iter().all(|none| *none)
+            && self.state.is_none()
+            && self.peer.is_none()
+            && self.user.is_none()
+            && self.seq.is_none()
+    }
+
+    /// What is asked of the outbox.
+    ///
+    /// # Errors
+    /// When a moment is none.
+    pub(super) fn selector(self, now: Moment) -> Result<Selector, String> {
+        let moment = |name: &str, text: Option<String>| text.map(|text| moment(name, &text, now)).transpose();
+        let (from_seq, to_seq) = self.seq.unwrap_or_default();
+        Ok(Selector {
+            destination: self.destination,
+            state: self.state.map(|state| match state {
+                StateArg::Pending => ListState::Pending,
+                StateArg::Delivered => ListState::Delivered,
+                StateArg::Dead => ListState::Dead,
+                StateArg::Quarantined => ListState::Quarantined,
+            }),
+            event_type: self.event_type,
+            peer: self.peer,
+            user: self.user,
+            since_ms: moment("--since", self.since)?,
+            until_ms: moment("--until", self.until)?,
+            from_seq,
+            to_seq,
+            limit: None,
+        })
+    }
+}
+
+fn moment(name: &str, text: &str, now: Moment) -> Result<i64, String> {
+    if let Ok(age) = humantime::parse_duration(text) {
+        return Ok(now.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
+    }
+    let told = |_| format!("{name}: {text:?} is neither an age like 2h nor a moment like 2024-02-28T11:12:03+03:00");
+    Moment::parse_rfc3339(text).map(|moment| moment.0).map_err(told)
+}
+
+fn seq_range(text: &str) -> Result<(Option<u64>, Option<u64>), String> {
+    let told = || "expected positions like 10..20, 10.., ..20 or 10".to_owned();
+    let number = |part: &str| if part.is_empty() { Ok(None) } else { part.parse().map(Some).map_err(|_| told()) };
+    let range = match text.split_once("..") {
+        Some((from, to)) => (number(from)?, number(to)?),
+        None => (number(text)?, number(text)?),
+    };
+    match range {
+        (None, None) => Err(told()),
+        (Some(from), Some(to)) if from > to => Err(format!("{from} is above {to}")),
+        range => Ok(range),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_range_of_positions_is_read() {
+        assert_eq!(seq_range("3..9"), Ok((Some(3), Some(9))));
+        assert_eq!(seq_range("3.."), Ok((Some(3), None)));
+        assert_eq!(seq_range("..9"), Ok((None, Some(9))));
+        assert_eq!(seq_range("7"), Ok((Some(7), Some(7))));
+        for bad in ["", "..", "9..3", "x", "1..x", "-1"] {
+            assert!(seq_range(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_an_age_or_rfc_3339() {
+        let now = Moment(1_700_000_000_000);
+        assert_eq!(moment("--since", "2h", now), Ok(now.0 - 7_200_000));
+        assert_eq!(moment("--since", "2023-11-14T22:13:20Z", now), Ok(now.0));
+        assert!(
+            moment("--since", "yesterday", now).expect_err("refused").starts_with("--since: \"yesterday\" is neither")
+        );
+    }
+
+    #[test]
+    fn the_configuration_is_named_before_or_after_the_command_and_debug_is_outbox() {
+        for words in [
+            ["event-router", "--config", "x.toml", "debug", "stats"],
+            ["event-router", "outbox", "stats", "--config", "x.toml"],
+        ] {
+            let cli = Cli::try_parse_from(words).expect("read");
+            assert_eq!(cli.config, Some(PathBuf::from("x.toml")));
+            assert!(matches!(cli.command, Command::Outbox { verb: Verb::Stats, json: false }));
+        }
+    }
+}

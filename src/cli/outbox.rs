@@ -1,0 +1,264 @@
+//! `outbox`: look and replay, live through the socket or offline in the directory; tables for people, JSON for programs.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line speaks on stdout and stderr")]
+
+use std::io::{IsTerminal, stdin, stdout};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::access::Access;
+use super::args::{SelectorArgs, StateArg, Verb};
+use super::exit::{Exit, Failure};
+use super::render::{ago, number, right, span, table, text};
+use super::stats;
+use crate::clock::Clock;
+use crate::domain::time::Moment;
+use crate::outbox::kv::{Kv, KvError};
+use crate::outbox::views::{
+    At, DeliveryState, DeliveryView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats,
+};
+use crate::outbox::{OutboxError, Store, inspect, lookup, replay};
+
+pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Failure> {
+    let now = Clock::system().now();
+    let access = Access::find(dir).await?;
+    if matches!(access, Access::Offline(_)) && !json {
+        eprintln!("offline: the service does not run; {} is read as it was left", dir.display());
+    }
+    match verb {
+        Verb::Stats => {
+            let stats: Stats = match &access {
+                Access::Live(live) => live.get("/api/v1/stats", &()).await?,
+                Access::Offline(store) => look(store, |kv| inspect::stats(kv, &dir.display().to_string(), now))?,
+            };
+            print(json, &stats, stats::render)
+        }
+        Verb::List { selector, limit } => {
+            let selector = Selector { limit: Some(limit), ..selector.selector(now).map_err(Failure::usage)? };
+            let rows: Vec<Row> = match &access {
+                Access::Live(live) => live.get("/api/v1/events", &selector).await?,
+                Access::Offline(store) => look(store, |kv| lookup::list(kv, &selector))?,
+            };
+            print(json, &rows, |rows| list(rows, now, limit))
+        }
+        Verb::Show { id } => {
+            let shown: Option<Shown> = match &access {
+                Access::Live(live) => Some(live.get(&format!("/api/v1/events/{}", plain(&id)?), &()).await?),
+                Access::Offline(store) => {
+                    look(store, |kv| lookup::show(kv, plain(&id).map_err(|error| KvError::Damaged(error.words))?))?
+                }
+            };
+            let shown = shown.ok_or_else(|| Failure::new("there is no such event"))?;
+            print(json, &shown, |shown| show(shown, now))
+        }
+        Verb::Gaps => {
+            let gaps: Vec<GapView> = match &access {
+                Access::Live(live) => live.get("/api/v1/gaps", &()).await?,
+                Access::Offline(store) => look(store, inspect::gaps)?,
+            };
+            print(json, &gaps, |gaps| render_gaps(gaps, now))
+        }
+        Verb::Replay { id, selector, dry_run, yes } => make_replay(&access, id, selector, dry_run, yes, json).await,
+    }
+}
+
+/// An id that can stand in a path as it is.
+fn plain(id: &str) -> Result<&str, Failure> {
+    let fine = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if fine {
+        Ok(id)
+    } else {
+        Err(Failure::usage(format!("{id:?} is no position, event id or number in quarantine like q7")))
+    }
+}
+
+fn look<T>(store: &Store, look: impl FnOnce(&dyn Kv) -> Result<T, KvError>) -> Result<T, Failure> {
+    look(store.kv.as_ref()).map_err(|error| OutboxError::of_store(&store.dir, &error).into())
+}
+
+fn print<T: Serialize>(json: bool, value: &T, render: impl FnOnce(&T) -> String) -> Result<Exit, Failure> {
+    if json {
+        println!("{}", serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))?);
+    } else {
+        print!("{}", render(value));
+    }
+    Ok(Exit::Done)
+}
+
+async fn make_replay(
+    access: &Access,
+    id: Option<String>,
+    selector: SelectorArgs,
+    dry_run: bool,
+    yes: bool,
+    json: bool,
+) -> Result<Exit, Failure> {
+    if selector.state.is_some_and(|state| state != StateArg::Dead) {
+        return Err(Failure::usage("--state: only dead letters can be replayed"));
+    }
+    if id.is_none() && selector.is_empty() {
+        return Err(Failure::usage(
+            "say which: an ID, or at least one of --destination, --state, --type, --peer, --user, --since, --until, --seq",
+        ));
+    }
+    if let Some(id) = &id {
+        plain(id)?;
+    }
+    let selector = Selector { state: None, ..selector.selector(Clock::system().now()).map_err(Failure::usage)? };
+    let plan = ask(access, &ReplayAsked { id: id.clone(), selector: selector.clone(), dry_run: true }).await?;
+    let count: u64 = plan.iter().map(|made| made.matched).sum();
+    if dry_run || count == 0 {
+        return print(json, &plan, |plan| replays(plan, "would be replayed"));
+    }
+    if !yes {
+        agreed(&plan, count)?;
+    }
+    let made = ask(access, &ReplayAsked { id, selector, dry_run: false }).await?;
+    let done = match access {
+        Access::Live(_) => "are being replayed",
+        Access::Offline(_) => "will be replayed at the next start",
+    };
+    print(json, &made, |made| replays(made, done))
+}
+
+async fn ask(access: &Access, asked: &ReplayAsked) -> Result<Vec<ReplayMade>, Failure> {
+    match access {
+        Access::Live(live) => live.post("/api/v1/replays", asked).await,
+        Access::Offline(store) => {
+            let plans = look(store, |kv| replay::plan(kv, asked))?;
+            match asked.dry_run {
+                true => Ok(plans.iter().map(|plan| plan.made(None)).collect()),
+                false => look(store, |kv| replay::write(kv, &plans, Clock::system().now())),
+            }
+        }
+    }
+}
+
+/// Asks the person at the terminal; without one, `--yes` is needed.
+fn agreed(plan: &[ReplayMade], count: u64) -> Result<(), Failure> {
+    if !(stdin().is_terminal() && stdout().is_terminal()) {
+        return Err(Failure::usage(format!(
+            "{count} dead letter(s) would be replayed; say --yes to do it, or --dry-run to look"
+        )));
+    }
+    eprint!("{}Replay them? [y/N] ", replays(plan, "would be replayed"));
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::new("nothing was changed")) }
+}
+
+fn replays(made: &[ReplayMade], done: &str) -> String {
+    if made.is_empty() {
+        return "no dead letter matches\n".to_owned();
+    }
+    let line = |one: &ReplayMade| {
+        let number = one.number.map_or_else(String::new, |number| format!(" (replay {number})"));
+        format!("{} dead letter(s) of {} {done}{number}\n", one.matched, one.destination)
+    };
+    made.iter().map(line).collect()
+}
+
+fn list(rows: &[Row], now: Moment, limit: u64) -> String {
+    if rows.is_empty() {
+        return "nothing matches\n".to_owned();
+    }
+    let mut shown = table(&["ID", "AGE", "TYPE", "PEER", "USER", "EVENT ID", "DELIVERIES"]);
+    for row in rows {
+        let deliveries: Vec<String> = row.deliveries.iter().map(delivery).collect();
+        shown.add_row([
+            id_of(row),
+            span(row.received.0.age(now)),
+            row.event_type.clone().unwrap_or_else(|| "quarantined".to_owned()),
+            number(row.peer_id),
+            number(row.user_id),
+            row.event_id.clone(),
+            row.reason.clone().unwrap_or_else(|| deliveries.join("; ")),
+        ]);
+    }
+    right(&mut shown, &[0, 1]);
+    let more =
+        if rows.len() as u64 == limit { format!("(the first {limit}; more with --limit)\n") } else { String::new() };
+    text(&shown) + &more
+}
+
+fn id_of(row: &Row) -> String {
+    match (row.seq, row.quarantine) {
+        (Some(seq), _) => seq.to_string(),
+        (None, Some(number)) => format!("q{number}"),
+        (None, None) => "-".to_owned(),
+    }
+}
+
+fn delivery(view: &DeliveryView) -> String {
+    let state = match view.state {
+        DeliveryState::Pending => "pending",
+        DeliveryState::Delivered => "delivered",
+        DeliveryState::Dead => "dead",
+    };
+    let tried = if view.attempts > 0 { format!(", {} attempt(s)", view.attempts) } else { String::new() };
+    let reason = view.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("{} {state}{tried}{reason}", view.destination)
+}
+
+fn show(shown: &Shown, now: Moment) -> String {
+    let row = &shown.row;
+    let mut out = format!(
+        "{}  {}  {}  received {}\n",
+        id_of(row),
+        row.event_type.as_deref().unwrap_or("quarantined"),
+        row.event_id,
+        ago(Some(row.received), now)
+    );
+    let mut line = |words: String| {
+        out.push_str(&words);
+        out.push('\n');
+    };
+    if let Some(reason) = &row.reason {
+        line(format!("reason: {reason}"));
+    }
+    for view in &row.deliveries {
+        line(format!("  {}", delivery(view)));
+        for attempt in &view.history {
+            let excerpt = if attempt.excerpt.is_empty() { String::new() } else { format!(" {:?}", attempt.excerpt) };
+            line(format!(
+                "    {}: {} after {} ms{excerpt}",
+                ago(Some(attempt.at), now),
+                attempt.answer,
+                attempt.latency_ms
+            ));
+        }
+        if let Some(At(at)) = view.next_try {
+            let when = if at <= now { "due now".to_owned() } else { format!("in {}", span(now.age(at))) };
+            line(format!("    next try {when}"));
+        }
+    }
+    if let Some(body) = &shown.body {
+        line(format!("\n{}", body.get()));
+    }
+    if let Some(raw) = &shown.raw {
+        line(format!("\n{raw}"));
+    }
+    out
+}
+
+fn render_gaps(gaps: &[GapView], now: Moment) -> String {
+    if gaps.is_empty() {
+        return "VK has lost nothing that we know of\n".to_owned();
+    }
+    let mut shown = table(&["GAP", "WHEN", "COMMUNITY", "FROM TS", "TO TS", "DISTANCE", "AWAY", "CAUSE"]);
+    for gap in gaps {
+        let away =
+            gap.away_seconds.map_or_else(|| "-".to_owned(), |seconds| span(std::time::Duration::from_secs(seconds)));
+        shown.add_row([
+            gap.number.to_string(),
+            ago(Some(gap.at), now),
+            gap.group_id.to_string(),
+            gap.from_ts.clone(),
+            gap.to_ts.clone(),
+            number(gap.distance),
+            away,
+            gap.cause.clone(),
+        ]);
+    }
+    text(&shown)
+}

@@ -1,0 +1,35 @@
+//! `run`: the service.
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{Exit, Failure};
+use crate::app;
+use crate::app::log;
+use crate::clock::Clock;
+use crate::config::{Format, Loaded};
+
+pub(super) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<Exit, Failure> {
+    let settings_of_log = loaded.log;
+    let settings = loaded.service()?;
+    let workstream = settings.workstream_log.as_ref().map(|to| log::workstream(to, &settings.service_name)).transpose();
+    let workstream = workstream.map_err(|error| Failure::new(format!("workstream_log: {error}")))?;
+    let (layer, sender) = workstream.map(|(layer, sender, dropped)| (layer, (sender, dropped))).unzip();
+    log::init(settings_of_log.format == Format::Json, settings_of_log.level, layer).map_err(Failure::new)?;
+    let (end, ended) = oneshot::channel();
+    let sending = sender.map(|(sender, dropped)| (tokio::spawn(sender.run(ended)), dropped));
+    let result = app::run(settings, Clock::system(), stop).await;
+    drop(end);
+    if let Some((sending, dropped)) = sending {
+        // A sender that panicked has nothing more to say.
+        let _ended = sending.await;
+        if dropped.count() > 0 {
+            tracing::warn!(
+                dropped = dropped.count(),
+                "records of the workstream log were dropped: its endpoint was too slow"
+            );
+        }
+    }
+    result?;
+    Ok(Exit::Done)
+}

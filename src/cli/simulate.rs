@@ -1,0 +1,93 @@
+//! `simulate`: the simulated VK alone, for any VK client.
+#![allow(clippy::print_stdout, reason = "the command line speaks on stdout")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{Exit, Failure};
+use crate::sim::script::{Script, faults};
+use crate::sim::vk_server::{Settings, VkServer};
+
+/// How many chats the invented updates come from.
+const CHATS: u32 = 20;
+
+/// Words of `simulate`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Point a client at it: event-router with vk.api_url = the printed URL; others by replacing https://api.vk.ru.\n\nFaults, each optionally @N for about one in N polls: failed1, failed2, failed3, failed4, http502, http500, no-ts, cut, garbage, huge"
+)]
+pub(super) struct SimulateArgs {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "A")]
+    listen: SocketAddr,
+    /// Updates that wait from the start: a JSON array, or one JSON a line
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Invented updates a second; 0 is none
+    #[arg(long, default_value_t = 1.0, value_name = "N")]
+    rate: f64,
+    /// The same seed invents the same
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// What goes wrong
+    #[arg(long, default_value = "", value_name = "LIST")]
+    faults: String,
+    /// The community
+    #[arg(long, default_value_t = 218_730_916, value_name = "ID")]
+    group: i64,
+}
+
+pub(super) async fn run(args: SimulateArgs, stop: CancellationToken) -> Result<Exit, Failure> {
+    let schedule = faults(&args.faults).map_err(|words| Failure::usage(format!("--faults: {words}")))?;
+    if !(0.0..=100_000.0).contains(&args.rate) {
+        return Err(Failure::usage("--rate: expected a number from 0 to 100000"));
+    }
+    let waiting = args.events.as_deref().map(read).transpose()?.unwrap_or_default();
+    let settings =
+        Settings { listen: args.listen, group_id: args.group, schedule, seed: args.seed, ..Settings::default() };
+    let server = VkServer::start(settings)
+        .await
+        .map_err(|error| Failure::new(format!("cannot listen on {}: {error}", args.listen)))?;
+    println!("READY {}", server.url());
+    // A new session starts at the newest ts: what waits is given once somebody listens.
+    tokio::select! {
+        () = stop.cancelled() => return Ok(Exit::Done),
+        () = server.until(|server| !server.polls().is_empty()) => {}
+    }
+    for update in waiting {
+        server.push(update);
+    }
+    if args.rate <= 0.0 {
+        stop.cancelled().await;
+        return Ok(Exit::Done);
+    }
+    let mut script = Script::new(args.seed, args.group, CHATS);
+    let mut ticks = interval(Duration::from_secs_f64(1.0 / args.rate));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(Exit::Done),
+            _ = ticks.tick() => {}
+        }
+        server.push(script.invent().update);
+    }
+}
+
+/// The updates of a file.
+fn read(path: &Path) -> Result<Vec<String>, Failure> {
+    let told = |words: String| Failure::new(format!("{}: {words}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
+    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
+    let values = values.map_err(|error| told(format!("no JSON: {error}")))?;
+    let flat = values.into_iter().flat_map(|value| match value {
+        Value::Array(all) => all,
+        one => vec![one],
+    });
+    Ok(flat.map(|update| update.to_string()).collect())
+}

@@ -1,0 +1,192 @@
+//! A simulated handler: takes requests, remembers them, answers as it is told. `down` closes its port, `up` opens the same
+//! one again. Deliberately absent: any idea of order or loss (`books`).
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// A request that came.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// `webhook-id`.
+    pub event_id: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// The status it was answered with; 0 when it was not.
+    pub status: u16,
+}
+
+/// How a request is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// With a status and a body.
+    Status(u16, &'static str),
+    /// With a status and `Retry-After`.
+    RetryAfter(u16, &'static str),
+    /// With a status, after a while.
+    Slow(Duration, u16),
+    /// Never.
+    Hang,
+}
+
+type Script = Arc<dyn Fn(&Received) -> Answer + Send + Sync>;
+
+/// A running handler; clones steer the same.
+#[derive(Clone)]
+pub struct Handler(Arc<Shared>);
+
+struct Shared {
+    address: SocketAddr,
+    inner: Mutex<Inner>,
+    changed: watch::Sender<u64>,
+}
+
+struct Inner {
+    received: Vec<Received>,
+    clients: HashSet<SocketAddr>,
+    script: Script,
+    tasks: Option<JoinSet<()>>,
+}
+
+impl Handler {
+    /// Starts to listen on a free port of this machine; answers 200.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let script: Script = Arc::new(|_| Answer::Status(200, "ok"));
+        let inner = Inner { received: Vec::new(), clients: HashSet::new(), script, tasks: None };
+        let shared =
+            Shared { address: listener.local_addr()?, inner: Mutex::new(inner), changed: watch::Sender::new(0) };
+        let handler = Self(Arc::new(shared));
+        handler.serve(listener);
+        Ok(handler)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.0.address)
+    }
+
+    /// How requests are answered from now on.
+    pub fn answer(&self, script: impl Fn(&Received) -> Answer + Send + Sync + 'static) {
+        self.inner().script = Arc::new(script);
+    }
+
+    /// Closes the port: connections break, new ones are refused.
+    pub fn down(&self) {
+        self.inner().tasks = None;
+    }
+
+    /// Opens the port again.
+    ///
+    /// # Errors
+    /// When somebody else has taken it.
+    pub async fn up(&self) -> io::Result<()> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(self.0.address)?;
+        self.serve(socket.listen(1024)?);
+        Ok(())
+    }
+
+    /// Everything that came, in order.
+    #[must_use]
+    pub fn received(&self) -> Vec<Received> {
+        self.inner().received.clone()
+    }
+
+    /// The ids of what was answered with a 2xx, in order.
+    #[must_use]
+    pub fn taken(&self) -> Vec<String> {
+        let inner = self.inner();
+        inner.received.iter().filter(|one| (200..300).contains(&one.status)).map(|one| one.event_id.clone()).collect()
+    }
+
+    /// How many connections there were.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.inner().clients.len()
+    }
+
+    /// Waits until what came satisfies something.
+    pub async fn until(&self, mut fact: impl FnMut(&[Received]) -> bool) {
+        let mut changed = self.0.changed.subscribe();
+        while !fact(&self.inner().received) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let router = Router::new().fallback(any(take)).with_state(self.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            // It ends with the handler.
+            let _ended = axum::serve(listener, service).await;
+        });
+        self.inner().tasks = Some(tasks);
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn take(
+    State(handler): State<Handler>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let event_id = headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let mut received = Received { event_id, headers, body, status: 0 };
+    let script = Arc::clone(&handler.inner().script);
+    let answer = script(&received);
+    if let Answer::Status(status, _) | Answer::RetryAfter(status, _) = answer {
+        received.status = status;
+    }
+    let place = {
+        let mut inner = handler.inner();
+        inner.clients.insert(client);
+        inner.received.push(received);
+        inner.received.len() - 1
+    };
+    handler.0.changed.send_modify(|count| *count += 1);
+    let respond = |status: u16, body: &'static str| {
+        (StatusCode::from_u16(status).unwrap_or(StatusCode::OK), body).into_response()
+    };
+    match answer {
+        Answer::Status(status, body) => respond(status, body),
+        Answer::RetryAfter(status, after) => {
+            let mut response = respond(status, "");
+            response.headers_mut().insert("retry-after", HeaderValue::from_static(after));
+            response
+        }
+        Answer::Slow(span, status) => {
+            tokio::time::sleep(span).await;
+            handler.inner().received[place].status = status;
+            handler.0.changed.send_modify(|count| *count += 1);
+            respond(status, "ok")
+        }
+        Answer::Hang => std::future::pending().await,
+    }
+}

@@ -1,0 +1,201 @@
+//! Seeded invention: a stream of updates of all kinds, and the words of `--faults`. The same seed gives the same stream.
+//! Deliberately absent: sending it.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+use super::books::Served;
+use super::vk_server::Fault;
+use crate::domain::event::CHAT_BASE;
+
+const TEXTS: [&str; 8] = [
+    "Привет всем",
+    "hello 👋",
+    "где правила?",
+    "line one\nline two",
+    "\"кавычки\" и \\ черта",
+    "ок",
+    "спасибо!",
+    "1 < 2 && 3 > 2",
+];
+const COMMANDS: [&str; 4] = ["/help", "!ban @id5", "/weather Москва", "/"];
+
+/// Invents updates.
+pub struct Script {
+    random: StdRng,
+    group_id: i64,
+    count: u64,
+    chats: i64,
+}
+
+/// An invented update and what should become of it.
+#[derive(Clone, Debug)]
+pub struct Invented {
+    /// The update, as VK sends it.
+    pub update: String,
+    /// The event it becomes; nothing when it goes into quarantine.
+    pub served: Option<Served>,
+}
+
+impl Script {
+    /// A stream of updates in `chats` chats and as many dialogs.
+    #[must_use]
+    pub fn new(seed: u64, group_id: i64, chats: u32) -> Self {
+        Self { random: StdRng::seed_from_u64(seed), group_id, count: 0, chats: i64::from(chats.max(1)) }
+    }
+
+    fn below(&mut self, limit: i64) -> i64 {
+        self.random.random_range(0..limit)
+    }
+
+    fn pick(&mut self, list: &[&'static str]) -> &'static str {
+        let place = self.random.random_range(0..list.len());
+        list[place]
+    }
+
+    /// The next update. Its events go to `commands`, `messages` or `buttons`, as in the example of the configuration.
+    pub fn invent(&mut self) -> Invented {
+        self.count += 1;
+        let kind = self.below(100);
+        let user = 1000 + self.below(60);
+        let peer = if kind % 3 == 0 { user } else { CHAT_BASE + 1 + self.below(self.chats) };
+        let (name, object, to) = match kind {
+            0..56 => {
+                let text = format!("{} №{}", self.pick(&TEXTS), self.count);
+                (
+                    "message_new",
+                    json!({ "message": self.message(user, peer, &text), "client_info": { "keyboard": true, "lang_id": 0 } }),
+                    "messages",
+                )
+            }
+            56..70 => {
+                let text = self.pick(&COMMANDS);
+                (
+                    "message_new",
+                    json!({ "message": self.message(user, peer, text), "client_info": { "keyboard": true } }),
+                    "commands",
+                )
+            }
+            70..84 => {
+                let payload = json!({ "keyboard_owner_id": user, "call_action": "test", "n": self.count });
+                let press = format!("{:012x}", self.count);
+                let object = json!({ "user_id": user, "peer_id": peer, "event_id": press, "payload": payload, "conversation_message_id": self.count });
+                ("message_event", object, "buttons")
+            }
+            84..89 => (
+                "message_reaction_event",
+                json!({ "reacted_id": user, "peer_id": peer, "cmid": self.count, "reaction_id": 3 }),
+                "",
+            ),
+            89..93 => ("message_edit", self.message(user, peer, "исправлено"), ""),
+            93..95 => ("group_join", json!({ "user_id": user, "join_type": "join" }), ""),
+            95..97 => (
+                "like_add",
+                json!({ "liker_id": user, "object_type": "post", "object_id": 4, "object_owner_id": -self.group_id }),
+                "",
+            ),
+            97..99 => ("something_new_at_vk", json!({ "user_id": user, "unheard_of": [1, { "deep": null }] }), ""),
+            _ => return self.malformed(),
+        };
+        let event_id = self.event_id();
+        let update =
+            json!({ "group_id": self.group_id, "type": name, "event_id": event_id, "v": "5.199", "object": object });
+        let lane = if matches!(name, "group_join" | "like_add" | "something_new_at_vk") {
+            format!("user {user}")
+        } else {
+            format!("peer {peer}")
+        };
+        let destinations = if to.is_empty() { Vec::new() } else { vec![to.to_owned()] };
+        Invented { update: update.to_string(), served: Some(Served { event_id, lane, destinations }) }
+    }
+
+    /// An update that cannot be read, with an id like any other.
+    fn malformed(&mut self) -> Invented {
+        let update = json!({ "group_id": self.group_id, "type": "message_new", "event_id": self.event_id(), "object": self.count });
+        Invented { update: update.to_string(), served: None }
+    }
+
+    fn event_id(&mut self) -> String {
+        format!("{:016x}{:016x}{:08x}", self.random.random::<u64>(), self.random.random::<u64>(), self.count)
+    }
+
+    fn message(&mut self, user: i64, peer: i64, text: &str) -> Value {
+        let mut message = json!({
+            "date": 1_709_107_923 + self.count, "from_id": user, "id": 0, "out": 0, "peer_id": peer, "text": text,
+            "conversation_message_id": self.count, "fwd_messages": [], "attachments": [], "important": false, "is_hidden": false, "random_id": 0
+        });
+        match self.below(10) {
+            0 => {
+                message["attachments"] = json!([{ "type": "photo", "photo": { "id": 1, "sizes": [] } }, { "type": "audio_message", "audio_message": {} }])
+            }
+            1 => {
+                message["reply_message"] = json!({ "date": 1, "from_id": user + 1, "text": "до того", "conversation_message_id": 1, "attachments": [] })
+            }
+            2 => {
+                message["fwd_messages"] = json!([{ "date": 1, "from_id": 7, "text": "раз", "fwd_messages": [{ "date": 2, "from_id": 8, "text": "два" }] }])
+            }
+            3 => message["payload"] = json!("{\"command\":\"start\"}"),
+            4 => message["geo"] = json!({ "type": "point", "coordinates": { "latitude": 55.7, "longitude": 37.6 } }),
+            _ => {}
+        }
+        message
+    }
+}
+
+/// The faults that can be asked for by name.
+pub const FAULTS: [(&str, Fault); 10] = [
+    ("failed1", Fault::Failed1),
+    ("failed2", Fault::Failed2),
+    ("failed3", Fault::Failed3),
+    ("failed4", Fault::FailedUnknown),
+    ("http502", Fault::Html502),
+    ("http500", Fault::Json500),
+    ("no-ts", Fault::NoTs),
+    ("cut", Fault::Cut),
+    ("garbage", Fault::Garbage),
+    ("huge", Fault::Huge),
+];
+/// How rare a fault is that says nothing of it: one in so many polls.
+const EVERY: u64 = 50;
+
+/// Reads `--faults`: names with commas, each optionally `@N` for about one in N polls.
+///
+/// # Errors
+/// When a name is none; tells all of them.
+pub fn faults(list: &str) -> Result<Vec<(Fault, u64)>, String> {
+    let one = |word: &str| {
+        let (name, every) = word.split_once('@').unwrap_or((word, ""));
+        let known = FAULTS.iter().find(|(other, _)| *other == name.trim()).map(|(_, fault)| *fault);
+        let every = if every.is_empty() { Some(EVERY) } else { every.parse().ok().filter(|every| *every > 0) };
+        let all = || FAULTS.map(|(name, _)| name).join(", ");
+        known.zip(every).ok_or_else(|| {
+            format!("{word:?} is no fault; expected names with commas, each like failed2 or failed2@50, of: {}", all())
+        })
+    };
+    list.split(',').filter(|word| !word.trim().is_empty()).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_invents_the_same() {
+        let stream = |seed| {
+            let mut script = Script::new(seed, 1, 5);
+            (0..200).map(|_| script.invent().update).collect::<Vec<_>>()
+        };
+        assert_eq!(stream(7), stream(7));
+        assert_ne!(stream(7), stream(8));
+    }
+
+    #[test]
+    fn faults_are_asked_for_by_name() {
+        assert_eq!(faults("failed2@5, cut"), Ok(vec![(Fault::Failed2, 5), (Fault::Cut, EVERY)]));
+        assert_eq!(faults(""), Ok(vec![]));
+        for bad in ["failed9", "cut@0", "cut@x"] {
+            assert!(faults(bad).expect_err("refused").contains("of: failed1, failed2"), "{bad}");
+        }
+    }
+}

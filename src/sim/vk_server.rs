@@ -1,0 +1,374 @@
+//! A simulated VK on one port: the API under `/method/`, Long Poll under `/lp`. Keeps every update it was given, and answers
+//! as VK was seen to: `ts` counts updates and is text, `failed` 1 carries a number, an older `ts` brings the same again.
+//!
+//! Faults are put into a queue and each spoils one poll, or one call of a method. Deliberately absent: any parsing that the
+//! service shares.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::vk_api;
+
+/// How many updates an answer has at most.
+const UPDATES_AN_ANSWER: u64 = 100;
+/// The longest that a poll is held.
+const LONGEST_WAIT: u64 = 90;
+/// How many updates are kept for those who ask with an older ts.
+const HISTORY: u64 = 1_000_000;
+
+/// What spoils a poll or a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `failed` 1: a few updates are forgotten.
+    Failed1,
+    /// `failed` 2: the key has expired.
+    Failed2,
+    /// `failed` 3: everything is forgotten.
+    Failed3,
+    /// A `failed` that nobody knows.
+    FailedUnknown,
+    /// HTTP 502 with a page.
+    Html502,
+    /// HTTP 500 with JSON that lacks a ts.
+    Json500,
+    /// HTTP 200 with JSON that lacks a ts.
+    NoTs,
+    /// Half of an answer, then the end of the connection.
+    Cut,
+    /// No JSON.
+    Garbage,
+    /// A body that never seems to end.
+    Huge,
+    /// No answer at all until the client gives up.
+    Hang,
+    /// An error of the API, for calls.
+    ApiError(i64),
+}
+
+/// How a server behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The community.
+    pub group_id: i64,
+    /// The token it takes; any, when there is none.
+    pub token: Option<String>,
+    /// The ts of the first update, less one.
+    pub first_ts: u64,
+    /// A name for the faults that come by themselves: about one in so many polls.
+    pub schedule: Vec<(Fault, u64)>,
+    /// Seed of the schedule.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { listen, group_id: 218_730_916, token: None, first_ts: 1000, schedule: Vec::new(), seed: 1 }
+    }
+}
+
+/// A running server; clones steer the same.
+#[derive(Clone)]
+pub struct VkServer(Arc<Shared>);
+
+struct Shared {
+    url: String,
+    settings: Settings,
+    inner: Mutex<Inner>,
+    changed: watch::Sender<u64>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Every update, as text; the n-th has ts `first_ts + n + 1`.
+    updates: Vec<String>,
+    /// Everything at and below this ts is forgotten.
+    forgotten: u64,
+    key: u64,
+    faults: VecDeque<Fault>,
+    call_faults: HashMap<String, VecDeque<Fault>>,
+    polls: Vec<u64>,
+    calls: HashMap<String, u64>,
+    schedule_state: u64,
+}
+
+impl VkServer {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        let listener = TcpListener::bind(settings.listen).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let inner = Inner { key: 1, schedule_state: settings.seed | 1, ..Inner::default() };
+        let shared =
+            Shared { url, settings, inner: Mutex::new(inner), changed: watch::Sender::new(0), task: Mutex::new(None) };
+        let server = Self(Arc::new(shared));
+        let router =
+            Router::new().route("/method/{name}", any(call)).route("/lp", any(poll)).with_state(server.clone());
+        let task = tokio::spawn(async move {
+            // It ends with the server; a broken listener shows as refused connections.
+            let _ended = axum::serve(listener, router).await;
+        });
+        *server.0.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        Ok(server)
+    }
+
+    /// `http://…`: the value of `vk.api_url`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// The community.
+    #[must_use]
+    pub fn group_id(&self) -> i64 {
+        self.0.settings.group_id
+    }
+
+    /// Stops at once; connections break.
+    pub fn stop(&self) {
+        if let Some(task) = self.0.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+    }
+
+    /// Adds an update, as text; returns its ts.
+    pub fn push(&self, update: String) -> u64 {
+        let mut inner = self.inner();
+        inner.updates.push(update);
+        let ts = self.0.settings.first_ts + inner.updates.len() as u64;
+        drop(inner);
+        self.wake();
+        ts
+    }
+
+    /// Spoils the next poll that has no fault before it.
+    pub fn inject(&self, fault: Fault) {
+        self.inner().faults.push_back(fault);
+        self.wake();
+    }
+
+    /// Spoils the next call of a method.
+    pub fn inject_call(&self, method: &str, fault: Fault) {
+        self.inner().call_faults.entry(method.to_owned()).or_default().push_back(fault);
+    }
+
+    /// The key that was given out is worth nothing any more.
+    pub fn expire_key(&self) {
+        self.inner().key += 1;
+        self.wake();
+    }
+
+    /// The newest ts.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.0.settings.first_ts + self.inner().updates.len() as u64
+    }
+
+    /// Every update that was pushed, in order.
+    #[must_use]
+    pub fn updates(&self) -> Vec<String> {
+        self.inner().updates.clone()
+    }
+
+    /// Every ts that was polled with, in order.
+    #[must_use]
+    pub fn polls(&self) -> Vec<u64> {
+        self.inner().polls.clone()
+    }
+
+    /// How often a method was called.
+    #[must_use]
+    pub fn calls(&self, method: &str) -> u64 {
+        self.inner().calls.get(method).copied().unwrap_or(0)
+    }
+
+    /// Waits until something is so.
+    pub async fn until(&self, mut fact: impl FnMut(&Self) -> bool) {
+        let mut changed = self.0.changed.subscribe();
+        while !fact(self) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.0.changed.send_modify(|count| *count += 1);
+    }
+
+    /// What spoils this poll: what was put into the queue, else what the schedule says.
+    fn next_fault(&self) -> Option<Fault> {
+        let mut inner = self.inner();
+        if let Some(fault) = inner.faults.pop_front() {
+            return Some(fault);
+        }
+        for (fault, every) in &self.0.settings.schedule {
+            // A plain xorshift: the same seed gives the same nights.
+            let mut state = inner.schedule_state;
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            inner.schedule_state = state;
+            if state.is_multiple_of(*every) {
+                return Some(*fault);
+            }
+        }
+        None
+    }
+
+    fn session(&self) -> Value {
+        let (url, key) = (&self.0.url, self.inner().key);
+        json!({ "key": format!("key-{key}"), "server": format!("{url}/lp"), "ts": self.head().to_string() })
+    }
+
+    /// What a poll with this ts brings now: an answer, or nothing yet.
+    fn answer(&self, ts: u64) -> Option<String> {
+        let (inner, first) = (self.inner(), self.0.settings.first_ts);
+        let head = first + inner.updates.len() as u64;
+        let oldest = inner.forgotten.max(head.saturating_sub(HISTORY));
+        if ts > head || ts < oldest {
+            return Some(json!({ "failed": 1, "ts": oldest.max(head.min(ts)) }).to_string());
+        }
+        let from = usize::try_from(ts - first.min(ts)).ok()?;
+        let new = inner.updates.get(from..)?;
+        let some = new.get(..new.len().min(UPDATES_AN_ANSWER as usize))?;
+        if some.is_empty() {
+            return None;
+        }
+        Some(format!("{{\"ts\":\"{}\",\"updates\":[{}]}}\r\n", ts + some.len() as u64, some.join(",")))
+    }
+}
+
+async fn call(
+    State(server): State<VkServer>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Query(query): Query<HashMap<String, String>>,
+    body: Bytes,
+) -> Response {
+    let mut words = query;
+    words.extend(form(&body));
+    let bearer = headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    let token = words.get("access_token").map(String::as_str).or(bearer);
+    let fault = {
+        let mut inner = server.inner();
+        *inner.calls.entry(name.clone()).or_default() += 1;
+        inner.call_faults.get_mut(&name).and_then(VecDeque::pop_front)
+    };
+    server.wake();
+    if let Some(fault) = fault {
+        return spoiled(&server, fault, 0).await;
+    }
+    if server.0.settings.token.as_deref().is_some_and(|wanted| token != Some(wanted)) {
+        return vk_api::error(5, "User authorization failed: invalid access_token (4).").into_response();
+    }
+    match name.as_str() {
+        "groups.getLongPollServer" => axum::Json(json!({ "response": server.session() })).into_response(),
+        _ => vk_api::answer(&name, &words, server.0.settings.group_id).into_response(),
+    }
+}
+
+async fn poll(State(server): State<VkServer>, Query(query): Query<HashMap<String, String>>, body: Bytes) -> Response {
+    let mut words = query;
+    words.extend(form(&body));
+    let ts: u64 = words.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
+    let wait = words.get("wait").and_then(|wait| wait.parse().ok()).unwrap_or(25).min(LONGEST_WAIT);
+    server.inner().polls.push(ts);
+    let mut changed = server.0.changed.subscribe();
+    server.wake();
+    let answer = timeout(Duration::from_secs(wait), async {
+        loop {
+            changed.mark_unchanged();
+            let key = format!("key-{}", server.inner().key);
+            if words.get("key") != Some(&key) {
+                return json!({ "failed": 2 }).to_string().into_response();
+            }
+            if let Some(fault) = server.next_fault() {
+                return spoiled(&server, fault, ts).await;
+            }
+            if let Some(answer) = server.answer(ts) {
+                return answer.into_response();
+            }
+            if changed.changed().await.is_err() {
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            }
+        }
+    });
+    answer.await.unwrap_or_else(|_| format!("{{\"ts\":\"{ts}\",\"updates\":[]}}").into_response())
+}
+
+async fn spoiled(server: &VkServer, fault: Fault, ts: u64) -> Response {
+    match fault {
+        Fault::Failed1 => {
+            let head = server.head();
+            server.inner().forgotten = head;
+            json!({ "failed": 1, "ts": head }).to_string().into_response()
+        }
+        Fault::Failed2 => {
+            server.inner().key += 1;
+            json!({ "failed": 2 }).to_string().into_response()
+        }
+        Fault::Failed3 => {
+            let head = server.head();
+            let mut inner = server.inner();
+            inner.forgotten = head;
+            inner.key += 1;
+            json!({ "failed": 3 }).to_string().into_response()
+        }
+        Fault::FailedUnknown => json!({ "failed": 4, "min_version": 0, "max_version": 3 }).to_string().into_response(),
+        Fault::Html502 => (StatusCode::BAD_GATEWAY, "<html><h1>502 Bad Gateway</h1></html>").into_response(),
+        Fault::Json500 => (StatusCode::INTERNAL_SERVER_ERROR, r#"{"error":"internal"}"#).into_response(),
+        Fault::NoTs => r#"{"updates":[]}"#.into_response(),
+        Fault::Cut => {
+            let whole = server.answer(ts).unwrap_or_else(|| format!("{{\"ts\":\"{ts}\",\"updates\":[]}}"));
+            let half = whole.get(..whole.len() / 2).unwrap_or_default().to_owned();
+            let broken: Result<Bytes, io::Error> = Err(io::Error::other("cut"));
+            let parts = futures_util::stream::iter([Ok(Bytes::from(half)), broken]);
+            Response::builder().header("content-length", whole.len()).body(Body::from_stream(parts)).unwrap_or_default()
+        }
+        Fault::Garbage => "\u{0}\u{1}not json".into_response(),
+        Fault::Huge => {
+            let megabyte = Bytes::from(vec![b' '; 1 << 20]);
+            let parts = futures_util::stream::iter((0..80).map(move |_| Ok::<_, io::Error>(megabyte.clone())));
+            Body::from_stream(parts).into_response()
+        }
+        Fault::Hang => std::future::pending().await,
+        Fault::ApiError(code) => vk_api::error(code, "An error on command").into_response(),
+    }
+}
+
+/// A form, or nothing where the body is none.
+fn form(body: &[u8]) -> HashMap<String, String> {
+    let url = reqwest::Url::parse("http://form/").ok().map(|mut url| {
+        url.set_query(std::str::from_utf8(body).ok().filter(|text| !text.is_empty()));
+        url.query_pairs().into_owned().collect()
+    });
+    url.unwrap_or_default()
+}
