@@ -90,7 +90,8 @@ fn set(merged: &mut Merged, name: &str, keys: &[String], value: &str, problems: 
         Some(plain) => drop(table.remove(plain)),
         None => {
             let twin = format!("{last}_file");
-            if !merged.from_env.contains_key(&[&path[..path.len() - 1], std::slice::from_ref(&twin)].concat().join(".")) {
+            if !merged.from_env.contains_key(&[&path[..path.len() - 1], std::slice::from_ref(&twin)].concat().join("."))
+            {
                 table.remove(&twin);
             }
         }
