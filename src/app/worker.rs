@@ -245,9 +245,6 @@ impl<'a> Line<'a> {
                 self.flush_durably().await?;
                 continue;
             }
-            if events >= QUEUED_EVENTS / 2 {
-                break;
-            }
             self.read_page().await?;
         }
         self.fill_replays().await

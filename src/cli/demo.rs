@@ -257,7 +257,14 @@ impl Stage {
             self.served.len() - unrouted
         );
         println!("  {balance}");
-        println!("  {}\n", if balance.balanced() { "order kept in every chat of every destination" } else { "see above for what is wrong" });
+        println!(
+            "  {}\n",
+            if balance.balanced() {
+                "order kept in every chat of every destination"
+            } else {
+                "see above for what is wrong"
+            }
+        );
         Ok(balance.balanced() && quarantined == self.malformed)
     }
 }

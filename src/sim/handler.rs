@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -136,7 +136,7 @@ impl Handler {
     }
 
     fn serve(&self, listener: TcpListener) {
-        let router = Router::new().fallback(any(take)).with_state(self.clone());
+        let router = Router::new().fallback(any(take)).layer(DefaultBodyLimit::disable()).with_state(self.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let service = router.into_make_service_with_connect_info::<SocketAddr>();

@@ -1,4 +1,17 @@
 //! The one integration binary: each module proves one promise, over real HTTP and real processes where they matter.
+#![allow(clippy::print_stderr, reason = "a test tells its seed and its figures")]
 
+mod architecture;
+mod cli;
+mod config;
+mod convert;
+mod crash;
+mod delivery_faults;
+mod demo;
 mod kv_conformance;
 mod outbox_model;
+mod pipeline;
+mod polling_faults;
+mod rig;
+mod shutdown;
+mod workstream;

@@ -1,0 +1,225 @@
+//! Handlers that fail in every way: nothing is lost, order holds, nobody waits for somebody else's trouble.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use event_router::sim::handler::{Answer, Received};
+use serde_json::Value;
+
+use crate::rig::{Rig, view, within};
+
+const FAST: &str = "[delivery]\ninitial_interval = \"20ms\"\nmax_interval = \"100ms\"\ntimeout = \"300ms\"";
+
+fn text(received: &Received) -> String {
+    let body: Value = serde_json::from_slice(&received.body).expect("JSON");
+    body["text"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The first attempt of each event gets `first`, every later one 200.
+async fn check(first: Answer) {
+    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    let answer = first.clone();
+    rig.handler("all").answer(move |received| match received.headers["x-event-attempt"].to_str() {
+        Ok("1") => answer.clone(),
+        _ => Answer::Status(200, "ok"),
+    });
+    let service = rig.start().await;
+    for n in 0..12 {
+        rig.message(n % 3, "x", &["all"]);
+    }
+    rig.until_settled().await;
+    rig.assert_balanced();
+    let twice = rig.handler("all").received().iter().any(|one| one.headers["x-event-attempt"] == "2");
+    assert!(twice, "{first:?}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_neither_success_nor_refusal_is_tried_again() {
+    for status in [301, 401, 404, 408, 425, 429, 500, 503] {
+        check(Answer::Status(status, "later")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_does_not_come_is_tried_again() {
+    check(Answer::Hang).await;
+    check(Answer::Slow(Duration::from_secs(2), 500)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_a_dead_letter_at_once_with_the_handlers_words_and_can_be_replayed() {
+    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    rig.handler("all").answer(|received| {
+        if text(received) == "bad" { Answer::Status(422, "no such chat") } else { Answer::Status(200, "") }
+    });
+    let service = rig.start().await;
+    rig.message(1, "good", &["all"]);
+    let bad = rig.message(1, "bad", &["all"]);
+    rig.message(1, "good too", &["all"]);
+    let stats = rig.until_settled().await;
+    assert_eq!((view(&stats, "all").delivered, view(&stats, "all").dead), (2, 1));
+    let dead = BTreeSet::from([("all".to_owned(), bad.clone())]);
+    assert!(rig.books(&dead).balanced());
+    let shown: Value = rig.json(&["outbox", "show", &bad]).await;
+    assert_eq!(shown["deliveries"][0]["reason"], "the handler refused it with HTTP 422");
+    assert_eq!(shown["deliveries"][0]["history"][0]["excerpt"], "no such chat");
+
+    let unsure = rig.run(&["outbox", "replay", "--destination", "all"]).await;
+    assert_eq!(unsure.status.code(), Some(2), "without a terminal it asks for --yes");
+    assert_eq!(rig.run(&["outbox", "replay", "--yes"]).await.status.code(), Some(2), "it wants a selector");
+    let planned: Value = rig.json(&["outbox", "replay", "--destination", "all", "--dry-run"]).await;
+    assert_eq!((&planned[0]["matched"], &planned[0]["number"]), (&Value::from(1), &Value::Null));
+    // Refused again: it stays dead, and the replay ends.
+    let made: Value = rig.json(&["outbox", "replay", &bad, "--yes"]).await;
+    assert_eq!(made[0]["number"], 1);
+    rig.until("the first replay is done", |stats| stats.replays.is_empty()).await;
+    rig.handler("all").answer(|_| Answer::Status(200, ""));
+    rig.json::<Value>(&["outbox", "replay", "--state", "dead", "--yes"]).await;
+    let stats = rig
+        .until("the dead letter is delivered", |stats| view(stats, "all").dead == 0 && stats.replays.is_empty())
+        .await;
+    assert_eq!(view(&stats, "all").delivered, 3);
+    let last = rig.handler("all").received().pop().expect("came");
+    assert_eq!(
+        (last.event_id.as_str(), &last.headers["x-event-replay"]),
+        (bad.as_str(), &"2".parse().expect("a header"))
+    );
+    assert!(rig.books(&BTreeSet::new()).due == 3);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_asked_for_while_the_service_is_stopped_is_made_at_the_next_start() {
+    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    rig.handler("all").answer(|_| Answer::Status(400, ""));
+    let service = rig.start().await;
+    for n in 0..100 {
+        rig.message(n % 4, "x", &["all"]);
+    }
+    rig.until_settled().await;
+    service.stop().await;
+    let made: Value = rig.json(&["outbox", "replay", "--seq", "1..60", "--yes"]).await;
+    assert_eq!(made[0]["matched"], 60);
+    rig.handler("all").answer(|_| Answer::Status(200, ""));
+    let service = rig.start().await;
+    let stats = rig.until("the replay is done", |stats| stats.replays.is_empty()).await;
+    assert_eq!((view(&stats, "all").delivered, view(&stats, "all").dead), (60, 40));
+    rig.served.truncate(60);
+    rig.assert_balanced();
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_is_away_is_named_with_its_reason_and_gets_everything_in_order_after() {
+    let mut rig = Rig::new(&[("away", ""), ("other", "")], FAST).await;
+    let service = rig.start().await;
+    rig.handler("away").down();
+    for n in 0..400 {
+        rig.message(n % 10, "x", &["away", "other"]);
+    }
+    let stats = rig.until("the outage is told, and the other has everything", |stats| {
+        serde_json::to_value(view(stats, "away").state).is_ok_and(|state| state == "down")
+            && view(stats, "other").delivered == 400
+    });
+    let stats = stats.await;
+    let away = view(&stats, "away");
+    assert!(
+        away.why.contains("no connection") && away.pending == 400 && away.next_try.is_some() && away.oldest.is_some(),
+        "{away:?}"
+    );
+    rig.handler("away").up().await.expect("up");
+    rig.until_settled().await;
+    rig.assert_balanced();
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_lasts_over_a_restart_and_kills_nothing() {
+    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    rig.handler("all").down();
+    for _ in 0..3 {
+        let service = rig.start().await;
+        for n in 0..50 {
+            rig.message(n % 10, "x", &["all"]);
+        }
+        rig.until("the outage is told", |stats| {
+            stats.live && serde_json::to_value(view(stats, "all").state).is_ok_and(|state| state == "down")
+        })
+        .await;
+        service.stop().await;
+        let stats = rig.stats().await;
+        assert!(view(&stats, "all").why.contains("was down: no connection"), "{:?}", view(&stats, "all"));
+    }
+    rig.handler("all").up().await.expect("up");
+    let service = rig.start().await;
+    rig.until_settled().await;
+    rig.assert_balanced();
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_that_fails_for_long_holds_neither_the_others_nor_the_memory_and_comes_back_in_order() {
+    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    rig.handler("all").answer(|received| {
+        if received.headers["webhook-id"].is_empty() || text(received) == "blocked" {
+            Answer::Status(500, "")
+        } else {
+            Answer::Status(200, "")
+        }
+    });
+    let service = rig.start().await;
+    for n in 0..6000 {
+        if n % 2 == 0 {
+            rig.message(1, "blocked", &["all"])
+        } else {
+            rig.message(2 + n % 50, "free", &["all"])
+        };
+    }
+    let stats = rig.until("everyone else has everything", |stats| view(stats, "all").delivered == 3000).await;
+    let all = view(&stats, "all");
+    assert!(all.aside > 0 && all.pending == 3000, "{all:?}");
+    service.stop().await;
+    // What is aside survives a restart, and more comes for the same chat.
+    let service = rig.start().await;
+    rig.message(1, "blocked", &["all"]);
+    rig.until("the newest is read", |stats| view(stats, "all").pending == 3001).await;
+    rig.handler("all").answer(|_| Answer::Status(200, ""));
+    let stats = rig.until_settled().await;
+    assert_eq!(view(&stats, "all").aside, 0);
+    rig.assert_balanced();
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_after_is_kept() {
+    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    let asked = AtomicU32::new(0);
+    rig.handler("all").answer(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => Answer::RetryAfter(503, "1"),
+        _ => Answer::Status(200, ""),
+    });
+    let service = rig.start().await;
+    rig.message(1, "x", &["all"]);
+    let start = std::time::Instant::now();
+    within("the first attempt", rig.handler("all").until(|all| !all.is_empty())).await;
+    rig.message(2, "held too", &["all"]);
+    rig.until_settled().await;
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    rig.assert_balanced();
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_kept_and_no_more_than_the_concurrency() {
+    let mut rig = Rig::new(&[("all", "concurrency = 3\nheaders = { authorization = \"Bearer hidden\" }")], "").await;
+    let service = rig.start().await;
+    for n in 0..300 {
+        rig.message(n % 20, "x", &["all"]);
+    }
+    rig.until_settled().await;
+    assert!(rig.handler("all").connections() <= 3, "{}", rig.handler("all").connections());
+    assert!(rig.handler("all").received().iter().all(|one| one.headers["authorization"] == "Bearer hidden"));
+    service.stop().await;
+}

@@ -1,0 +1,147 @@
+//! VK on a bad night: whatever it answers, nothing that it still has is lost, and what it lost is recorded.
+
+use event_router::sim::vk_server::Fault;
+use serde_json::Value;
+
+use crate::rig::{Rig, within};
+
+/// Events before, at and after a fault all arrive, unless VK itself forgot them: then there is a gap.
+async fn check(fault: Fault, gaps: usize) {
+    let mut rig = Rig::new(&[("all", "")], "").await;
+    let service = rig.start().await;
+    for n in 0..5 {
+        rig.message(n, "before", &["all"]);
+    }
+    rig.until_settled().await;
+    // The fault comes with the poll that waits; events pushed right after are still VK's.
+    let polls = rig.vk.polls().len();
+    rig.vk.inject(fault);
+    within("the next poll", rig.vk.until(|vk| vk.polls().len() > polls)).await;
+    for n in 0..5 {
+        rig.message(n, "after", &["all"]);
+    }
+    rig.until_settled().await;
+    let balance = rig.assert_balanced();
+    assert_eq!(balance.repeats, 0, "{fault:?}");
+    assert_eq!(rig.gaps().await.len(), gaps, "{fault:?}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_to_an_answer_that_makes_no_sense() {
+    for fault in [Fault::FailedUnknown, Fault::Html502, Fault::Json500, Fault::NoTs, Fault::Garbage] {
+        check(fault, 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_to_a_body_that_is_cut_or_has_no_end() {
+    for fault in [Fault::Cut, Fault::Huge] {
+        check(fault, 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_the_key_expires() {
+    check(Fault::Failed2, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_vk_forgot_is_a_gap_from_the_ts_asked_with_to_the_one_it_gave() {
+    for (fault, words) in [(Fault::Failed1, "failed 1"), (Fault::Failed3, "failed 3")] {
+        let mut rig = Rig::new(&[("all", "")], "").await;
+        let service = rig.start().await;
+        rig.message(1, "read", &["all"]);
+        rig.until_settled().await;
+        service.stop().await;
+        let from = rig.vk.head();
+        for _ in 0..7 {
+            rig.message(1, "forgotten", &["all"]);
+        }
+        rig.served.truncate(1);
+        rig.vk.inject(fault);
+        let service = rig.start().await;
+        within("a poll after the gap", rig.vk.until(|vk| vk.polls().last() == Some(&vk.head()))).await;
+        rig.message(1, "after", &["all"]);
+        rig.until_settled().await;
+        rig.assert_balanced();
+        let gaps = rig.gaps().await;
+        assert_eq!(gaps.len(), 1, "{fault:?}");
+        let gap = &gaps[0];
+        assert_eq!(
+            (gap.from_ts.clone(), gap.to_ts.clone(), gap.distance),
+            (from.to_string(), (from + 7).to_string(), Some(7))
+        );
+        assert!(gap.cause.starts_with(words) && gap.last_heard.is_some(), "{gap:?}");
+        service.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_ts_is_asked_with_before_it_is_on_disk() {
+    // With the outbox closed to writing there is no second ts: the poll's answer cannot be committed.
+    let mut rig = Rig::new(&[("all", "")], "").await;
+    let service = rig.start().await;
+    for n in 0..300 {
+        rig.message(n % 7, "x", &["all"]);
+    }
+    rig.until_settled().await;
+    service.stop().await;
+    let stats = rig.stats().await;
+    let committed: u64 = stats.checkpoints[0].ts.parse().expect("a number");
+    assert!(rig.vk.polls().iter().all(|ts| *ts <= committed));
+    rig.assert_balanced();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_vk_refuses_leaves_delivery_alone_and_says_what_to_do() {
+    let mut rig = Rig::new(&[("all", "")], "").await;
+    rig.handler("all").down();
+    let service = rig.start().await;
+    rig.message(1, "waits", &["all"]);
+    rig.until("the event is in the outbox", |stats| stats.log_next == 2).await;
+    service.stop().await;
+    rig.vk.inject_call("groups.getLongPollServer", Fault::ApiError(5));
+    rig.handler("all").up().await.expect("up");
+    let service = rig.start_unseen();
+    rig.until("delivery goes on without VK", |stats| stats.live && stats.destinations[0].delivered == 1).await;
+    let stats = rig
+        .until("the trouble is told", |stats| stats.polling.as_ref().is_some_and(|polling| polling.problem.is_some()))
+        .await;
+    let problem = stats.polling.and_then(|polling| polling.problem).expect("told");
+    assert!(problem.contains("error 5") && problem.contains("make a new token"), "{problem}");
+    let ready = rig.run(&["health", "--ready"]).await;
+    assert_eq!((ready.status.code(), String::from_utf8_lossy(&ready.stdout).contains("error 5")), (Some(1), true));
+    assert!(rig.run(&["health"]).await.status.success(), "alive all the same");
+    assert_eq!(rig.vk.calls("groups.getLongPollServer"), 2, "asked once a start, then slowly");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_never_waits_longer_for_a_name_than_allowed() {
+    let mut rig = Rig::new(&[("all", "")], "[enrichment]\ntimeout = \"200ms\"").await;
+    rig.vk.inject_call("users.get", Fault::Hang);
+    let service = rig.start().await;
+    rig.message(2_000_000_001, "nameless", &["all"]);
+    rig.until_settled().await;
+    let body: Value = serde_json::from_slice(&rig.handler("all").received()[0].body).expect("JSON");
+    assert_eq!((&body["user_name"], &body["peer_name"]), (&Value::Null, &Value::from("Беседа 1")));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_cannot_be_read_is_kept_and_harms_no_neighbour() {
+    let mut rig = Rig::new(&[("all", "")], "").await;
+    let service = rig.start().await;
+    rig.message(1, "before", &["all"]);
+    rig.vk.push("{\"type\":\"message_new\",\"object\":[7]}".to_owned());
+    rig.vk.push("42".to_owned());
+    rig.message(1, "after", &["all"]);
+    let stats = rig.until_settled().await;
+    assert_eq!(stats.quarantined, 2);
+    let shown: Value = rig.json(&["outbox", "show", "q1"]).await;
+    assert_eq!(shown["raw"], "{\"type\":\"message_new\",\"object\":[7]}");
+    assert_eq!(shown["reason"], "the object of message_new is no JSON object");
+    rig.assert_balanced();
+    service.stop().await;
+}

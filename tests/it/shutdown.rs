@@ -1,0 +1,60 @@
+//! The end: SIGTERM stops within eight seconds with 0, whatever is in flight; nothing is lost by it.
+
+use std::time::{Duration, Instant};
+
+use event_router::sim::handler::Answer;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::rig::{Rig, within};
+
+fn send(child: &tokio::process::Child, signal: Signal) {
+    let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("it runs");
+    kill_process(pid, signal).expect("sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_ends_with_zero_in_time_and_loses_nothing() {
+    for (signal, answer) in [
+        (Signal::TERM, Answer::Slow(Duration::from_millis(100), 200)),
+        (Signal::INT, Answer::Hang),
+        (Signal::TERM, Answer::Status(500, "")),
+    ] {
+        let mut rig = Rig::new(&[("all", "")], "").await;
+        rig.handler("all").answer(move |_| answer.clone());
+        let mut child = rig.spawn();
+        within("the first poll", rig.vk.until(|vk| !vk.polls().is_empty())).await;
+        for n in 0..400 {
+            rig.message(n % 40, "x", &["all"]);
+        }
+        within("the first requests", rig.handler("all").until(|all| all.len() >= 16)).await;
+        let start = Instant::now();
+        send(&child, signal);
+        let status = within("the end", child.wait()).await.expect("waited");
+        assert!(status.success() && start.elapsed() < Duration::from_secs(8), "{status} after {:?}", start.elapsed());
+        rig.handler("all").answer(|_| Answer::Status(200, ""));
+        let _child = rig.spawn();
+        rig.until_settled().await;
+        let balance = rig.books(&Default::default());
+        assert!(balance.balanced(), "{balance}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let mut rig = Rig::new(&[("all", "")], "").await;
+    rig.handler("all").answer(|_| Answer::Hang);
+    let mut child = rig.spawn();
+    within("the first poll", rig.vk.until(|vk| !vk.polls().is_empty())).await;
+    rig.message(1, "x", &["all"]);
+    within("the request", rig.handler("all").until(|all| !all.is_empty())).await;
+    let start = Instant::now();
+    send(&child, Signal::TERM);
+    // The socket goes with the first signal: then the second one is the second.
+    within("the first signal is seen", async {
+        while tokio::net::UnixStream::connect(rig.data().join("admin.sock")).await.is_ok() {}
+    })
+    .await;
+    send(&child, Signal::TERM);
+    let status = within("the end", child.wait()).await.expect("waited");
+    assert!(!status.success() && start.elapsed() < Duration::from_secs(4), "{status} after {:?}", start.elapsed());
+}
