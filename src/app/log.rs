@@ -23,6 +23,8 @@ use super::settings::WorkstreamSettings;
 
 /// How many records wait to be sent at most; what comes then is dropped and counted.
 pub const QUEUED_RECORDS: usize = 1024;
+/// How much of a record is sent, in characters.
+const TEXT_CHARS: usize = 4096;
 /// How long the endpoint may take for one record.
 const POST_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the service waits, when it stops, for records that are still to be sent.
@@ -62,6 +64,7 @@ pub struct WorkstreamLayer {
 /// The sending half: a future for `supervise` to spawn.
 pub struct WorkstreamSender {
     records: mpsc::Receiver<String>,
+    dropped: Arc<AtomicU64>,
     client: reqwest::Client,
     url: crate::secret::Secret,
 }
@@ -96,7 +99,8 @@ pub fn workstream(
         name: name.to_owned(),
         level: settings.level,
     };
-    Ok((layer, WorkstreamSender { records, client, url: settings.url.clone() }, Dropped(dropped)))
+    let sender = WorkstreamSender { records, dropped: Arc::clone(&dropped), client, url: settings.url.clone() };
+    Ok((layer, sender, Dropped(dropped)))
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for WorkstreamLayer {
@@ -109,7 +113,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for WorkstreamLayer {
         let mut text = Text::default();
         event.record(&mut text);
         let mode = metadata.level().as_str().to_lowercase();
-        let record = json!({ "name": self.name, "mode": mode, "text": text.message + &text.fields });
+        let text: String = text.message.chars().chain(text.fields.chars()).take(TEXT_CHARS).collect();
+        let record = json!({ "name": self.name, "mode": mode, "text": text });
         if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.records.try_send(record.to_string()) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -135,8 +140,10 @@ impl WorkstreamSender {
     async fn send_all(&mut self) {
         while let Some(record) = self.records.recv().await {
             let request = self.client.post(self.url.expose()).header("content-type", "application/json").body(record);
-            // Speaking of it would be speaking of itself.
-            let _lost = request.send().await;
+            // Speaking of a failure would be speaking of itself: it is counted.
+            if !request.send().await.is_ok_and(|answer| answer.status().is_success()) {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }

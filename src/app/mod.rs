@@ -4,6 +4,7 @@
 //! `outbox`.
 
 pub mod ingest;
+mod line;
 pub mod log;
 pub mod settings;
 pub mod supervise;

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,11 @@ use crate::outbox::OutboxError;
 
 /// How long all tasks together may take to stop. Contract §7 allows 8 s in all.
 const STOP_WITHIN: Duration = Duration::from_secs(7);
+
+/// Starts a task beside the service: the listener for signals, the sender of the workstream log.
+pub fn beside<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    tokio::spawn(task)
+}
 
 /// Tasks that live and end together.
 pub struct Tasks {

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use args::{Cli, Command};
 use exit::{Exit, Failure, ended};
 
+use crate::app::supervise;
 use crate::config::{Loaded, Problems, Source, load};
 
 /// Everything that the binary does.
@@ -79,6 +80,6 @@ fn on_signals() -> Result<CancellationToken, Failure> {
             }
         }
     };
-    drop(tokio::spawn(listen));
+    drop(supervise::beside(listen));
     Ok(stop)
 }

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, Failure};
 use crate::app;
-use crate::app::log;
+use crate::app::{log, supervise};
 use crate::clock::Clock;
 use crate::config::{Format, Loaded};
 
@@ -17,7 +17,7 @@ pub(super) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<Exit,
     let (layer, sender) = workstream.map(|(layer, sender, dropped)| (layer, (sender, dropped))).unzip();
     log::init(settings_of_log.format == Format::Json, settings_of_log.level, layer).map_err(Failure::new)?;
     let (end, ended) = oneshot::channel();
-    let sending = sender.map(|(sender, dropped)| (tokio::spawn(sender.run(ended)), dropped));
+    let sending = sender.map(|(sender, dropped)| (supervise::beside(sender.run(ended)), dropped));
     let result = app::run(settings, Clock::system(), stop).await;
     drop(end);
     if let Some((sending, dropped)) = sending {

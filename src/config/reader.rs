@@ -135,7 +135,12 @@ impl<'a> Reader<'a> {
     pub(super) fn span(&self, key: &str, min: Duration, max: Duration) -> Option<Duration> {
         let parse =
             |value: &Value| humantime::parse_duration(value.as_str()?).ok().filter(|span| (min..=max).contains(span));
-        let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+        let words = |span: Duration| match span.as_secs() {
+            // humantime would speak of months.
+            seconds if seconds >= 86_400 && seconds.is_multiple_of(86_400) => format!("{}days", seconds / 86_400),
+            _ => humantime::format_duration(span).to_string(),
+        };
+        let (min, max) = (words(min), words(max));
         self.parsed(key, &format!("a span like \"25s\", from {min} to {max}"), parse)
     }
 

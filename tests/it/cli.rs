@@ -1,1 +1,190 @@
-//! x
+//! The command line: exit codes, errors first, and what people see.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use insta::assert_snapshot;
+use serde_json::Value;
+
+use crate::rig::{BINARY, Rig, within};
+
+fn run(dir: &std::path::Path, words: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(words).current_dir(dir).env_clear().envs(env.iter().copied()).stdin(Stdio::null());
+    command.output().expect("run")
+}
+
+/// Exit code, stdout and stderr as one text.
+fn told(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("exit {}\n{}{}", output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_broken_configuration_is_78_tells_everything_and_touches_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = run(dir.path(), &["run"], &[]);
+    assert_snapshot!(told(&output), @r"
+    exit 78
+    event-router: the configuration has 4 problems
+      event-router.toml: there is no such file; name one with --config, or put event-router.toml into the working directory
+      vk.token: it is not set, expected the community's access token (TOKEN, or TOKEN_FILE with the path of a file that holds it)
+      vk.group_id: it is not set, expected the community's number (GROUPID)
+      destinations: there is none, expected at least one table [destinations.<name>] with a url
+    ");
+    fs::write(dir.path().join("event-router.toml"), "[destinations.a]\nurl = 5\n[vk]\nwiat = \"5s\"\n")
+        .expect("written");
+    let output = run(dir.path(), &["check"], &[("TOKEN", "hidden"), ("GROUPID", "x")]);
+    assert_snapshot!(told(&output), @r#"
+    exit 78
+    event-router: the configuration has 3 problems
+      destinations.a.url: found 5, expected text
+      vk.group_id (GROUPID): found "x", expected a whole number from 1 on
+      vk.wiat: this key is not known to this version; did you mean wait?
+    "#);
+    assert!(!dir.path().join("data").exists(), "nothing was made");
+}
+
+#[test]
+fn words_that_make_no_sense_are_2() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for words in [
+        &["outbox", "list", "--state", "lost"][..],
+        &["outbox", "list", "--seq", "9..3"],
+        &["nonsense"],
+        &["outbox", "list", "--limit", "0"],
+        &["simulate", "--faults", "x"],
+    ] {
+        let output = run(dir.path(), words, &[]);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {}", told(&output));
+    }
+    assert_eq!(run(dir.path(), &[], &[]).status.code(), Some(2), "no words at all: the help");
+    assert!(run(dir.path(), &["--help"], &[]).status.success());
+}
+
+#[test]
+fn where_there_is_no_outbox_that_is_said_and_none_is_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = run(dir.path(), &["outbox", "stats"], &[]);
+    assert_snapshot!(told(&output), @r"
+    exit 1
+    event-router: no outbox in data; check outbox.dir (EVENT_ROUTER__OUTBOX__DIR) or start the service once
+    ");
+    let output = run(dir.path(), &["health"], &[]);
+    assert_snapshot!(told(&output), @r"
+    exit 1
+    event-router: no service answers at data/admin.sock
+    ");
+    assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn conversion_is_offline_and_names_what_it_cannot_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lines = "{\"type\":\"group_join\",\"event_id\":\"a1\",\"object\":{\"user_id\":5}}\n[1]\n";
+    fs::write(dir.path().join("updates"), lines).expect("written");
+    let output = run(dir.path(), &["convert", "updates", "--at", "1709107923"], &[]);
+    assert_snapshot!(told(&output), @r#"
+    exit 1
+    {"ts":1709107923,"datetime":"2024-02-28 11:12:03","event_type":"group_join","event_id":"a1","user_id":5,"user_name":null,"user_nick":null,"peer_id":null,"peer_name":null,"chat_id":null,"object":{"user_id":5}}
+    quarantined: update 2: the update is no JSON object
+    "#);
+    let output = run(dir.path(), &["convert", "nowhere"], &[]);
+    assert!(told(&output).contains("event-router: nowhere cannot be read: No such file"), "{}", told(&output));
+}
+
+#[test]
+fn damage_is_65_with_directory_and_finding_and_nothing_is_deleted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    fs::create_dir_all(&data).expect("made");
+    fs::write(data.join("CURRENT"), "format 1\ngeneration 1\n").expect("written");
+    let output = run(dir.path(), &["outbox", "stats"], &[]);
+    assert_eq!(output.status.code(), Some(65), "{}", told(&output));
+    assert!(told(&output).contains(
+        "outbox in data is damaged: CURRENT names data/generation-000001, which holds no store; nothing was deleted"
+    ));
+    fs::write(data.join("CURRENT"), "format 9\ngeneration 1\n").expect("written");
+    let output = run(dir.path(), &["outbox", "stats"], &[]);
+    assert!(told(&output).contains("has format 9, this program reads up to 1"), "{}", told(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_without_an_answer_is_75_and_names_its_holder() {
+    let rig = Rig::new(&[("all", "")], "").await;
+    let service = rig.start().await;
+    service.stop().await;
+    let held =
+        event_router::outbox::Store::open_existing(&rig.data(), "a test", std::time::Duration::ZERO).expect("opened");
+    let output = rig.run(&["outbox", "stats"]).await;
+    assert_eq!(output.status.code(), Some(75));
+    assert!(
+        told(&output).contains(&format!("is in use by process {} (a test)", std::process::id())),
+        "{}",
+        told(&output)
+    );
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verbs_say_the_same_live_and_offline() {
+    let mut rig = Rig::new(&[("all", "when = [{ event_type = [\"message_new\"] }]")], "").await;
+    let service = rig.start().await;
+    rig.handler("all").answer(|received| {
+        let refused = received.body.windows(3).any(|text| text == b"bad");
+        event_router::sim::handler::Answer::Status(if refused { 422 } else { 200 }, "")
+    });
+    for text in ["one", "bad", "three"] {
+        rig.message(2_000_000_001, text, &["all"]);
+    }
+    rig.vk.push("{\"type\":\"message_new\",\"object\":1}".to_owned());
+    rig.until_settled().await;
+    let words: [&[&str]; 6] = [
+        &["outbox", "list"],
+        &["outbox", "list", "--state", "dead"],
+        &["debug", "list", "--state", "quarantined"],
+        &["outbox", "show", "2"],
+        &["outbox", "show", "q1"],
+        &["outbox", "gaps"],
+    ];
+    let mut live = Vec::new();
+    for words in words {
+        live.push(rig.json::<Value>(words).await);
+    }
+    assert_eq!(live[0].as_array().map(Vec::len), Some(3));
+    assert_eq!(live[1][0]["deliveries"][0]["reason"], "the handler refused it with HTTP 422");
+    service.stop().await;
+    for (words, live) in words.iter().zip(live) {
+        assert_eq!(rig.json::<Value>(words).await, live, "{words:?}");
+    }
+    let output = rig.run(&["outbox", "list", "--peer", "5"]).await;
+    assert_snapshot!(told(&output).replace(&rig.data().display().to_string(), "DATA"), @r"
+    exit 0
+    nothing matches
+    offline: the service does not run; DATA is read as it was left
+    ");
+    let output = rig.run(&["outbox", "show", "99"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told(&output).contains("there is no such event"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_simulated_vk_alone_says_where_it_is() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let rig = Rig::new(&[("all", "")], "").await;
+    let mut child =
+        rig.command(&["simulate", "--rate", "50", "--seed", "3"]).stdout(Stdio::piped()).spawn().expect("started");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let line = within("the word READY", lines.next_line()).await.expect("read").expect("a line");
+    let url = line.strip_prefix("READY ").expect("READY").to_owned();
+    let get = async |path: String| -> Value {
+        let answer = reqwest::get(&path).await.expect("an answer");
+        serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
+    };
+    let session = get(format!("{url}/method/groups.getLongPollServer?group_id=1&access_token=t&v=5.199")).await;
+    let session = &session["response"];
+    let word = |key: &str| session[key].as_str().expect("text").to_owned();
+    let answer = get(format!("{}?act=a_check&key={}&ts={}&wait=5", word("server"), word("key"), word("ts"))).await;
+    assert!(answer["updates"][0]["event_id"].is_string(), "{answer}");
+    child.kill().await.expect("killed");
+}

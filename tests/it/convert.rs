@@ -1,1 +1,302 @@
-//! x
+//! Raw updates to events: the project's own fixtures, every type of VK, whatever may come, and, where `VK_CORPUS` names a
+//! folder of real updates, all of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chrono::FixedOffset;
+use event_router::domain::convert::{Name, NameBook, Quarantined, Settings, Stamp, mend, read_answer};
+use event_router::domain::event::Event;
+use event_router::domain::ids::{GroupId, Ts};
+use event_router::domain::time::Moment;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn settings(object: bool) -> Settings {
+    let utc_offset = FixedOffset::east_opt(3 * 3600).expect("an offset");
+    Settings { command_prefixes: vec!["/".into(), "!".into()], utc_offset, object }
+}
+
+fn names() -> NameBook {
+    let mut book = NameBook::default();
+    let name = |name: &str, nick: &str| Name { name: Some(name.into()), nick: Some(nick.into()) };
+    book.insert_person(206_295_116, name("Руслан Башинский", "oidaho"));
+    book.insert_person(-218_730_916, name("Тестовое сообщество", "test"));
+    book.insert_chat(2_000_000_002, Some("FUNCKA | DEV | CHAT".into()));
+    book
+}
+
+fn convert_all(updates: &[&str], object: bool) -> Vec<Result<Event, Quarantined>> {
+    let group = GroupId::new(218_730_916).expect("an id");
+    let settings = settings(object);
+    let stamp = Stamp::new(Moment(1_709_107_923_000), settings.utc_offset);
+    let read = read_answer(group, &Ts::parse("77").expect("a ts"), updates);
+    read.into_iter().map(|update| update.map(|update| update.into_event(&names(), &stamp, &settings))).collect()
+}
+
+fn convert(update: &str) -> Event {
+    convert_all(&[update], false).remove(0).unwrap_or_else(|bad| panic!("{}: {update}", bad.reason))
+}
+
+fn body(event: &Event) -> String {
+    String::from_utf8(event.body.to_vec()).expect("text")
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vk")
+}
+
+#[test]
+fn every_fixture_becomes_the_event_beside_it_byte_for_byte() {
+    let mut count = 0;
+    for entry in fs::read_dir(fixtures()).expect("read") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        let Some(stem) = name.strip_suffix(".event.json") else { continue };
+        let update = fs::read_to_string(fixtures().join(format!("{stem}.json"))).expect("read");
+        let expected = fs::read_to_string(&path).expect("read");
+        let event = convert(&update);
+        // The event is compact; what passes through untouched keeps VK's spaces.
+        let found: Value = serde_json::from_str(&body(&event)).expect("JSON");
+        assert_eq!(found, serde_json::from_str::<Value>(&expected).expect("JSON"), "{stem}");
+        assert_eq!(keys(&body(&event)), keys(&expected), "{stem}");
+        if !expected.contains("\"object\"") && !expected.contains("\"payload\"") {
+            assert_eq!(body(&event), expected.trim_end(), "{stem}");
+        }
+        count += 1;
+    }
+    assert!(count >= 17, "{count}");
+}
+
+/// The keys of the outermost object, in order.
+fn keys(text: &str) -> Vec<String> {
+    struct Keys(Vec<String>);
+    impl<'de> serde::Deserialize<'de> for Keys {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Visit;
+            impl<'de> serde::de::Visitor<'de> for Visit {
+                type Value = Keys;
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("an object")
+                }
+                fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
+                    let mut keys = Vec::new();
+                    while let Some((key, _)) = map.next_entry::<String, serde::de::IgnoredAny>()? {
+                        keys.push(key);
+                    }
+                    Ok(Keys(keys))
+                }
+            }
+            deserializer.deserialize_map(Visit)
+        }
+    }
+    serde_json::from_str::<Keys>(text).expect("an object").0
+}
+
+#[test]
+fn every_type_of_vk_has_its_who_and_its_conversation_and_its_object_untouched() {
+    let types: Vec<Value> =
+        serde_json::from_str(&fs::read_to_string(fixtures().join("types.json")).expect("read")).expect("JSON");
+    assert!(types.len() >= 55);
+    for one in types {
+        let update = json!({ "type": one["type"], "event_id": "aa", "group_id": 218_730_916, "object": one["object"] })
+            .to_string();
+        let event = convert(&update);
+        let found: Value = serde_json::from_slice(&event.body).expect("JSON");
+        for key in ["user_id", "peer_id", "object"] {
+            assert_eq!(found[key], one[key], "{key} of {}", one["type"]);
+        }
+        assert_eq!(found["event_type"], one["type"]);
+    }
+}
+
+#[test]
+fn forty_five_levels_and_five_hundred_messages_convert_and_deeper_ones_are_quarantined_not_fatal() {
+    let nest = |depth: usize, key: &str| {
+        let mut message = json!({ "from_id": 1, "text": "bottom" });
+        for _ in 0..depth {
+            message = match key {
+                "fwd_messages" => {
+                    json!({ "from_id": 1, "text": "x", "fwd_messages": [message], "attachments": [{ "type": "photo", "photo": {} }] })
+                }
+                _ => json!({ "from_id": 1, "text": "x", "reply_message": message }),
+            };
+        }
+        json!({ "type": "message_new", "event_id": "aa", "object": { "message": message } }).to_string()
+    };
+    for key in ["fwd_messages", "reply_message"] {
+        let event = convert(&nest(45, key));
+        assert_eq!(body(&event).matches("bottom").count(), 1, "{key}");
+    }
+    for depth in [100, 1000, 100_000] {
+        let deep = format!(
+            "{{\"type\":\"message_new\",\"object\":{{\"message\":{}{}{}}}}}",
+            "{\"fwd_messages\":[".repeat(depth),
+            "{}",
+            "]}".repeat(depth)
+        );
+        let converted = convert_all(&[&deep, r#"{"type":"group_join","object":{"user_id":1}}"#], false);
+        assert!(converted[0].as_ref().expect_err("quarantined").reason.contains("recursion limit"), "{depth}");
+        assert!(converted[1].is_ok());
+    }
+    let many: Vec<Value> = (0..500).map(|n| json!({ "from_id": n, "text": "x" })).collect();
+    let update =
+        json!({ "type": "message_new", "object": { "message": { "from_id": 1, "fwd_messages": many } } }).to_string();
+    let found: Value = serde_json::from_slice(&convert(&update).body).expect("JSON");
+    assert_eq!(found["forward"].as_array().map(Vec::len), Some(500));
+}
+
+#[test]
+fn an_id_is_made_where_vk_sent_none_the_same_for_the_same_and_two_for_two() {
+    let update = r#"{"type":"group_join","object":{"user_id":1}}"#;
+    let ids = |updates: &[&str]| {
+        convert_all(updates, false)
+            .into_iter()
+            .map(|event| event.expect("read").event_id.to_string())
+            .collect::<Vec<_>>()
+    };
+    let twice = ids(&[update, update]);
+    assert_eq!(twice, ids(&[update, update]));
+    assert!(twice[0] != twice[1] && twice.iter().all(|id| id.len() == 40));
+    let other = ids(&[r#"{"type":"group_join","event_id":"no good id!","object":{"user_id":1}}"#]);
+    assert_eq!(other[0].len(), 40);
+}
+
+#[test]
+fn what_cannot_be_read_is_quarantined_with_its_reason() {
+    for (update, reason) in [
+        ("7", "the update is no JSON object"),
+        ("{}", "the update has no type"),
+        (r#"{"type":5}"#, "the type of the update is no text"),
+        (r#"{"type":""}"#, "the type of the update has 0 bytes"),
+        (r#"{"type":"message_new"}"#, "message_new without an object"),
+        (r#"{"type":"message_new","object":[]}"#, "the object of message_new is no JSON object"),
+        (
+            r#"{"type":"message_new","object":{"message":{"from_id":[1]}}}"#,
+            "the object of message_new: invalid type: sequence, expected an integer of 64 bits",
+        ),
+        (
+            r#"{"type":"message_event","object":{"user_id":1.5}}"#,
+            "the object of message_event: a number that is no integer",
+        ),
+        (r#"{"type":"group_join","group_id":-4,"object":{}}"#, "group_id: a community's id is a positive number"),
+    ] {
+        let bad = convert_all(&[update], false).remove(0).expect_err(update);
+        assert!(bad.reason.starts_with(reason), "{update}: {}", bad.reason);
+        assert_eq!(bad.raw, update);
+    }
+}
+
+#[test]
+fn the_object_comes_along_untouched_where_it_is_asked_for() {
+    let update =
+        r#"{"type":"message_new","object":{"message":{"from_id":1, "text":"x", "action":{"type":"chat_create"}}}}"#;
+    let event = convert_all(&[update], true).remove(0).expect("read");
+    assert!(body(&event).ends_with(
+        r#","attachments":[],"object":{"message":{"from_id":1, "text":"x", "action":{"type":"chat_create"}}}}"#
+    ));
+}
+
+#[test]
+fn surrogates_that_are_lone_become_a_replacement_in_payloads_too() {
+    let update = br#"{"type":"message_event","object":{"user_id":1,"payload":"{\"a\":\"\\ud83d\"}"}}"#;
+    let found: Value = serde_json::from_slice(&convert(&mend(update)).body).expect("JSON");
+    assert_eq!(found["payload"], json!({ "a": "\u{fffd}" }));
+    let update =
+        [br#"{"type":"message_new","object":{"message":{"text":"\ud83d "#.as_slice(), &[0xff], br#""}}}"#].concat();
+    let found: Value = serde_json::from_slice(&convert(&mend(&update)).body).expect("JSON");
+    assert_eq!(found["text"], "\u{fffd} \u{fffd}");
+}
+
+#[test]
+fn every_real_update_converts() {
+    let Some(folder) = std::env::var_os("VK_CORPUS") else {
+        eprintln!("VK_CORPUS is not set: the project's own fixtures serve");
+        return;
+    };
+    let mut count = 0;
+    for entry in fs::read_dir(folder).expect("VK_CORPUS names a folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let bytes = fs::read(&path).expect("read");
+        let event = convert(mend(&bytes).trim());
+        let found: Value = serde_json::from_slice(&event.body).expect("JSON");
+        let raw: Value = serde_json::from_str(&mend(&bytes)).expect("JSON");
+        let names = [&raw["type"], &json!("command_call"), &json!("button_pressed"), &json!("reaction_changed")];
+        assert!(names.contains(&&found["event_type"]), "{}", path.display());
+        count += 1;
+    }
+    eprintln!("{count} real updates converted");
+    assert!(count >= 144, "{count}");
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from)
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        let key = prop_oneof![
+            "[a-z_]{1,8}",
+            prop::sample::select(vec![
+                "message",
+                "from_id",
+                "peer_id",
+                "text",
+                "fwd_messages",
+                "reply_message",
+                "attachments",
+                "type",
+                "payload",
+                "user_id",
+                "geo",
+                "body"
+            ])
+            .prop_map(str::to_owned)
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map(key, inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect()))
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_is_an_event_or_in_quarantine_and_harms_no_neighbour(
+        kind in prop::sample::select(vec!["message_new", "message_edit", "message_event", "message_reaction_event", "message_typing_state", "wall_reply_delete", "x"]),
+        object in any_json(),
+        with_object in any::<bool>(),
+    ) {
+        let update = json!({ "type": kind, "event_id": "aa", "object": object }).to_string();
+        let neighbour = r#"{"type":"group_join","event_id":"bb","object":{"user_id":1}}"#;
+        let converted = convert_all(&[neighbour, &update, neighbour], with_object);
+        prop_assert!(converted[0].is_ok() && converted[2].is_ok());
+        if let Ok(event) = &converted[1] {
+            let text = body(event);
+            let keys = keys(&text);
+            prop_assert_eq!(&keys[..10], ["ts", "datetime", "event_type", "event_id", "user_id", "user_name", "user_nick", "peer_id", "peer_name", "chat_id"]);
+            let rest: &[&str] = match kind {
+                "message_new" | "message_edit" => &["cmid", "text", "reply", "forward", "attachments"],
+                "message_event" => &["cmid", "button_event_id", "payload"],
+                "message_reaction_event" => &["cmid", "reaction_id"],
+                _ => &[],
+            };
+            let last: &[&str] = if with_object || rest.is_empty() { &["object"] } else { &[] };
+            prop_assert_eq!(&keys[10..], [rest, last].concat());
+        }
+    }
+
+    #[test]
+    fn a_mutated_update_is_never_a_panic(place in 0usize..400, byte in any::<u8>(), cut in any::<bool>()) {
+        let mut bytes = fs::read(fixtures().join("reply-forward-attachments-geo.json")).expect("read");
+        let place = place % bytes.len();
+        if cut { bytes.truncate(place) } else { bytes[place] = byte }
+        drop(convert_all(&[&mend(&bytes)], true));
+    }
+}
