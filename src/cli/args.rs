@@ -49,7 +49,7 @@ pub(super) enum Command {
         ready: bool,
     },
     /// Look into the outbox and replay from it, whether the service runs or not
-    #[command(alias = "debug")]
+    #[command(visible_alias = "debug")]
     Outbox {
         /// Print JSON
         #[arg(long, global = true)]

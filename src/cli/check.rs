@@ -1,7 +1,6 @@
 //! `check`: what the configuration says, and with `--online` what VK says to it.
-#![allow(clippy::print_stdout, reason = "the command line speaks on stdout")]
 
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, say};
 use super::render::{table, text};
 use crate::app::ingest::explain;
 use crate::app::settings::Settings;
@@ -12,16 +11,19 @@ use crate::vk::{CallError, Client};
 
 pub(super) async fn run(loaded: Loaded, online: bool) -> Result<Exit, Failure> {
     let settings = loaded.service()?;
-    println!("The configuration is fine.\n");
-    println!("service    {}", settings.service_name);
-    println!("community  {} at {}, API {}", settings.vk.group_id, settings.vk.api_url, settings.vk.api_version);
-    println!("outbox     {}", settings.outbox.dir.display());
-    println!();
     let mut rows = table(&["DESTINATION", "URL", "TAKES"]);
     for (to, rule) in &settings.destinations {
         rows.add_row([to.name.as_str(), &without_secrets(&to.url), &takes(rule)]);
     }
-    print!("{}", text(&rows));
+    say(&format!(
+        "The configuration is fine.\n\nservice    {}\ncommunity  {} at {}, API {}\noutbox     {}\n\n{}",
+        settings.service_name,
+        settings.vk.group_id,
+        settings.vk.api_url,
+        settings.vk.api_version,
+        settings.outbox.dir.display(),
+        text(&rows)
+    ))?;
     if online { ask_vk(&settings).await } else { Ok(Exit::Done) }
 }
 
@@ -57,21 +59,21 @@ fn condition(table: &Condition) -> String {
 }
 
 async fn ask_vk(settings: &Settings) -> Result<Exit, Failure> {
-    println!();
     let client =
         Client::new(&settings.vk).map_err(|error| Failure { words: error.to_string(), exit: Exit::Configuration })?;
     client.session().await.map_err(|error| refused(&error))?;
-    println!("VK gives a Long Poll session: token and rights are fine.");
+    say("\nVK gives a Long Poll session: token and rights are fine.\n")?;
     let told = client.long_poll_settings().await.map_err(|error| refused(&error))?;
     let place = "community settings → API usage → Long Poll API";
     if !told.is_enabled {
         return Err(Failure::new(format!("Long Poll is off: turn it on in the {place}")));
     }
-    println!("Long Poll is on; events come in the shape of API {}.", told.api_version.as_deref().unwrap_or("?"));
+    let version = told.api_version.as_deref().unwrap_or("?");
+    say(&format!("Long Poll is on; events come in the shape of API {version}.\n"))?;
     let off =
         ["message_new", "message_event"].into_iter().filter(|name| !told.events.get(*name).is_some_and(|flag| flag.0));
     for name in off {
-        println!("note: {name} is off; where you want it, turn it on in the {place} → Event types");
+        say(&format!("note: {name} is off; where you want it, turn it on in the {place} → Event types\n"))?;
     }
     Ok(Exit::Done)
 }

@@ -1,7 +1,9 @@
-//! Exit codes, documented in the contract, and the one place that prints an error. Deliberately absent: what commands do.
+//! Exit codes, documented in the contract, the one place that prints an error, and a way to print that outlives its reader.
+//! Deliberately absent: what commands do.
 #![allow(clippy::print_stderr, reason = "the command line speaks on stderr")]
 
 use std::error::Error;
+use std::io::{ErrorKind, Write, stdout};
 use std::process::ExitCode;
 
 use crate::app::RunError;
@@ -114,6 +116,17 @@ fn chain(error: &dyn Error) -> String {
         source = error.source();
     }
     words
+}
+
+/// Prints words on stdout as they are. A reader that has left (`… | head`) has seen enough: that is no failure, and no panic.
+pub(super) fn say(words: &str) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    match out.write_all(words.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("stdout cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prints a failure and gives its code.

@@ -1,16 +1,15 @@
 //! `health`: whether the running service is alive, or ready. For a container's check: no shell, no other tool.
-#![allow(clippy::print_stdout, reason = "the command line speaks on stdout")]
 
 use std::path::Path;
 
 use super::access::{Access, Live};
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, say};
 
 pub(super) async fn run(dir: &Path, ready: bool) -> Result<Exit, Failure> {
     let Some(live) = Live::knock(dir).await? else {
         return Err(Failure::new(format!("no service answers at {}", Access::socket(dir).display())));
     };
     let (status, words) = live.get_text(if ready { "/readyz" } else { "/healthz" }).await?;
-    println!("{}", words.trim());
+    say(&format!("{}\n", words.trim()))?;
     Ok(if status == 200 { Exit::Done } else { Exit::Failed })
 }

@@ -1,5 +1,5 @@
 //! `outbox`: look and replay, live through the socket or offline in the directory; tables for people, JSON for programs.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line speaks on stdout and stderr")]
+#![allow(clippy::print_stderr, reason = "the command line speaks on stderr")]
 
 use std::io::{IsTerminal, stdin, stdout};
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::args::{SelectorArgs, StateArg, Verb};
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, say};
 use super::render::{ago, number, right, span, table, text};
 use super::stats;
 use crate::clock::Clock;
@@ -77,11 +77,12 @@ fn look<T>(store: &Store, look: impl FnOnce(&dyn Kv) -> Result<T, KvError>) -> R
 }
 
 fn print<T: Serialize>(json: bool, value: &T, render: impl FnOnce(&T) -> String) -> Result<Exit, Failure> {
-    if json {
-        println!("{}", serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))?);
+    let words = if json {
+        serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))? + "\n"
     } else {
-        print!("{}", render(value));
-    }
+        render(value)
+    };
+    say(&words)?;
     Ok(Exit::Done)
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<Exit,
         if dropped.count() > 0 {
             tracing::warn!(
                 dropped = dropped.count(),
-                "records of the workstream log were dropped: its endpoint was too slow"
+                "records did not reach the workstream log: its endpoint was away or too slow"
             );
         }
     }

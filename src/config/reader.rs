@@ -1,30 +1,47 @@
-//! Typed reading of one table: each getter gives a value, or a default and a problem with its path. What nobody asked for is
-//! an unknown key. Deliberately absent: which keys there are (`check`).
+//! Typed reading of one table: each getter gives a value, or nothing and a problem with its path. What nobody asked for is
+//! an unknown key. A value from the environment is text and is read as what the key wants; a value from the file must have
+//! the key's type. Deliberately absent: which keys there are (`check`, `destinations`), what texts mean (`values`).
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Display;
-use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
 use super::problem::Problem;
+use super::source::{in_words, read_limited};
+use super::values::{looks_secret, shown};
 use crate::secret::Secret;
 
+/// The largest file that holds a secret, in bytes.
+const SECRET_BYTES: u64 = 16 << 10;
+/// How many letters may differ between an unknown key and the known one that is offered for it.
+const HINT_LETTERS: usize = 2;
+
 /// What all readers of a configuration share.
+#[derive(Debug, Default)]
 pub(super) struct Context {
+    /// Paths of values from the environment, and their variables.
     pub(super) from_env: HashMap<String, String>,
+    /// What is wrong.
     pub(super) problems: RefCell<Vec<Problem>>,
+    /// What is wrong with files of secrets: it matters only to those who need the secrets.
+    pub(super) unread: RefCell<Vec<Problem>>,
+    /// Paths of all keys that were asked for.
+    pub(super) known: RefCell<BTreeSet<String>>,
 }
 
 impl Context {
-    pub(super) fn problem(&self, path: &str, words: impl Into<String>) {
-        let path = match self.from_env.get(path) {
-            Some(variable) => format!("{path} ({variable})"),
+    /// A problem; its path also names the variable when the value, or what it lies in, came from the environment.
+    fn problem(&self, path: &str, words: impl Into<String>) -> Problem {
+        let lies_in =
+            |outer: &str| path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        let path = match self.from_env.iter().find(|(outer, _)| lies_in(outer)) {
+            Some((_, variable)) => format!("{path} ({variable})"),
             None => path.to_owned(),
         };
-        self.problems.borrow_mut().push(Problem { path, words: words.into() });
+        Problem { path, words: words.into() }
     }
 }
 
@@ -33,12 +50,11 @@ pub(super) struct Reader<'a> {
     context: &'a Context,
     path: String,
     table: Table,
-    known: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(context: &'a Context, path: &str, table: Table) -> Self {
-        Self { context, path: path.to_owned(), table, known: RefCell::default() }
+        Self { context, path: path.to_owned(), table }
     }
 
     /// The path of a key.
@@ -48,7 +64,8 @@ impl<'a> Reader<'a> {
 
     /// Adds a problem with a key.
     pub(super) fn problem(&self, key: &str, words: impl Into<String>) {
-        self.context.problem(&self.at(key), words);
+        let problem = self.context.problem(&self.at(key), words);
+        self.context.problems.borrow_mut().push(problem);
     }
 
     /// Whether the key is set.
@@ -62,74 +79,73 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&self, key: &str) -> Option<&Value> {
-        self.known.borrow_mut().insert(key.to_owned());
+        self.context.known.borrow_mut().insert(self.at(key));
         self.table.get(key)
     }
 
-    fn wrong(&self, key: &str, value: &Value, expected: &str) {
-        let found = match value {
-            Value::String(text) => format!("found {:?}", text.chars().take(80).collect::<String>()),
-            Value::Integer(number) => format!("found {number}"),
-            Value::Float(number) => format!("found {number}"),
-            Value::Boolean(flag) => format!("found {flag}"),
-            other => {
-                format!("found {} {}", if other.type_str().starts_with('a') { "an" } else { "a" }, other.type_str())
-            }
-        };
-        self.problem(key, format!("{found}, expected {expected}"));
+    /// The text of a value from the environment.
+    fn env_text<'v>(&self, key: &str, value: &'v Value) -> Option<&'v str> {
+        value.as_str().filter(|_| self.context.from_env.contains_key(&self.at(key)))
     }
 
     fn parsed<T>(&self, key: &str, expected: &str, parse: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let value = self.value(key)?;
         let parsed = parse(value);
         if parsed.is_none() {
-            self.wrong(key, value, expected);
+            self.problem(key, format!("found {}, expected {expected}", shown(value)));
         }
         parsed
     }
 
-    /// A sub-table; empty when it is not there.
+    /// A sub-table; empty when it is not there. What stands in its place is not shown: it may be a secret.
     pub(super) fn table(&self, key: &str) -> Reader<'a> {
-        let table = self.parsed(key, "a table", |value| value.as_table().cloned());
-        Reader::new(self.context, &self.at(key), table.unwrap_or_default())
+        let table = match self.value(key) {
+            None => Table::new(),
+            Some(Value::Table(table)) => table.clone(),
+            Some(other) => {
+                self.problem(key, format!("found a value of type {}, expected a table", other.type_str()));
+                Table::new()
+            }
+        };
+        Reader::new(self.context, &self.at(key), table)
     }
 
-    /// A list of tables.
+    /// A list of tables; from the environment, TOML.
     pub(super) fn tables(&self, key: &str) -> Option<Vec<Reader<'a>>> {
-        let all = self.parsed(key, "a list of tables", |value| {
-            value.as_array()?.iter().map(|table| table.as_table().cloned()).collect::<Option<Vec<_>>>()
+        let all = self.parsed(key, "a list of tables, like [{ event_type = [\"message_new\"] }]", |value| {
+            let list = match self.env_text(key, value) {
+                Some(text) => toml_list(text)?,
+                None => value.as_array()?.clone(),
+            };
+            let table = |value| if let Value::Table(table) = value { Some(table) } else { None };
+            list.into_iter().map(table).collect::<Option<Vec<_>>>()
         })?;
         let path = |place: usize| format!("{}[{place}]", self.at(key));
         Some(all.into_iter().enumerate().map(|(place, table)| Reader::new(self.context, &path(place), table)).collect())
     }
 
-    pub(super) fn text(&self, key: &str) -> Option<String> {
-        self.parsed(key, "text", |value| value.as_str().map(str::to_owned))
-    }
-
     pub(super) fn flag(&self, key: &str, default: bool) -> bool {
-        let parse = |value: &Value| value.as_bool().or_else(|| value.as_str()?.parse().ok());
+        let parse = |value: &Value| value.as_bool().or_else(|| self.env_text(key, value)?.trim().parse().ok());
         self.parsed(key, "true or false", parse).unwrap_or(default)
     }
 
     pub(super) fn integer(&self, key: &str, min: i64, max: i64) -> Option<i64> {
-        let parse = |value: &Value| {
-            value.as_integer().or_else(|| value.as_str()?.trim().parse().ok()).filter(|n| (min..=max).contains(n))
+        let whole = |value: &Value| value.as_integer().or_else(|| self.env_text(key, value)?.trim().parse().ok());
+        let expected = match max {
+            i64::MAX => format!("a whole number from {min} on"),
+            max => format!("a whole number from {min} to {max}"),
         };
-        let expected = if max == i64::MAX {
-            format!("a whole number from {min} on")
-        } else {
-            format!("a whole number from {min} to {max}")
-        };
-        self.parsed(key, &expected, parse)
+        self.parsed(key, &expected, |value| whole(value).filter(|number| (min..=max).contains(number)))
     }
 
     pub(super) fn number(&self, key: &str, min: f64, max: f64) -> Option<f64> {
-        let plain = |value: &Value| value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
-        let parse = |value: &Value| {
-            plain(value).or_else(|| value.as_str()?.trim().parse().ok()).filter(|n| (min..=max).contains(n))
+        let number = |value: &Value| match value {
+            Value::Float(number) => Some(*number),
+            Value::Integer(number) => Some(*number as f64),
+            other => self.env_text(key, other)?.trim().parse().ok(),
         };
-        self.parsed(key, &format!("a number from {min} to {max}"), parse)
+        let expected = format!("a number from {min} to {max}");
+        self.parsed(key, &expected, |value| number(value).filter(|number| (min..=max).contains(number)))
     }
 
     pub(super) fn span(&self, key: &str, min: Duration, max: Duration) -> Option<Duration> {
@@ -144,78 +160,123 @@ impl<'a> Reader<'a> {
         self.parsed(key, &format!("a span like \"25s\", from {min} to {max}"), parse)
     }
 
-    /// A value that text is parsed into.
-    pub(super) fn parse<T, E: Display>(&self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
-        let text = self.text(key)?;
-        parse(&text).map_err(|error| self.problem(key, format!("found {text:?}: {error}"))).ok()
+    /// A text that means something.
+    pub(super) fn text<T>(&self, key: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.parsed(key, expected, |value| parse(value.as_str()?))
     }
 
-    /// A list of texts; from the environment, text with commas.
+    /// An address. `show` says what of it may be seen.
+    pub(super) fn address<T>(
+        &self,
+        key: &str,
+        show: impl Fn(&str) -> String,
+        parse: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Option<T> {
+        const EXPECTED: &str = "an address like http://host:port/path";
+        let found = match self.value(key)? {
+            Value::String(text) => match parse(text) {
+                Ok(address) => return Some(address),
+                Err(expected) => format!("found {}, expected {expected}", show(text)),
+            },
+            other => format!("found a value of type {}, expected {EXPECTED}", other.type_str()),
+        };
+        self.problem(key, found);
+        None
+    }
+
+    /// A list of texts; from the environment, TOML or texts with commas between.
     pub(super) fn texts(&self, key: &str) -> Option<Vec<String>> {
-        self.list(key, "a list of texts", |value| value.as_str().map(str::to_owned))
+        let filled = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        self.list(key, "a list of texts that are not empty", filled)
     }
 
-    /// A list of whole numbers; from the environment, numbers with commas.
-    pub(super) fn integers(&self, key: &str) -> Option<Vec<i64>> {
-        self.list(key, "a list of whole numbers", |value| {
-            value.as_integer().or_else(|| value.as_str()?.trim().parse().ok())
+    /// A list of whole numbers; from the environment, TOML or numbers with commas between.
+    pub(super) fn integers(&self, key: &str, expected: &str, fits: impl Fn(i64) -> bool) -> Option<Vec<i64>> {
+        let of_env = self.context.from_env.contains_key(&self.at(key));
+        self.list(key, expected, |value| {
+            let text = || value.as_str().filter(|_| of_env)?.parse().ok();
+            value.as_integer().or_else(text).filter(|number| fits(*number))
         })
     }
 
     fn list<T>(&self, key: &str, expected: &str, parse: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
-        self.parsed(key, expected, |value| match value {
-            Value::Array(all) => all.iter().map(&parse).collect(),
-            Value::String(text) if self.context.from_env.contains_key(&self.at(key)) => {
-                text.split(',').map(|part| parse(&Value::String(part.trim().to_owned()))).collect()
-            }
-            _ => None,
+        self.parsed(key, expected, |value| {
+            let all = match (self.env_text(key, value), value) {
+                (Some(text), _) if text.trim_start().starts_with('[') => toml_list(text)?,
+                (Some(text), _) => text.split(',').map(|part| Value::String(part.trim().to_owned())).collect(),
+                (None, Value::Array(all)) => all.clone(),
+                (None, _) => return None,
+            };
+            all.iter().map(&parse).collect()
         })
     }
 
-    /// A secret, or the file that holds it.
-    pub(super) fn secret(&self, key: &str) -> Option<Secret> {
+    /// A secret, or the file that holds it; `fits` says whether it can be one.
+    pub(super) fn secret(&self, key: &str, expected: &str, fits: impl Fn(&str) -> bool) -> Option<Secret> {
         let from_file = format!("{key}_file");
         let plain = self.value(key).cloned();
-        let file = self.text(&from_file);
+        let file = self.text(&from_file, "the path of a file", |text| Some(text.to_owned()));
+        let hidden = |found: &str| format!("found {found} (not shown), expected {expected}");
         match (plain, file) {
+            (None, None) => return None,
             (Some(_), Some(_)) => {
-                self.problem(key, format!("both this and {from_file} are set, expected one of them"));
-                None
+                self.problem(key, format!("found it and {from_file}, expected one of the two"));
             }
-            (Some(Value::String(text)), None) => self.filled(key, &text),
-            (Some(other), None) => {
-                self.problem(key, format!("found a value of type {}, expected text", other.type_str()));
-                None
+            (Some(Value::String(text)), None) if fits(&text) => return Some(Secret::new(text)),
+            (Some(Value::String(text)), None) if text.is_empty() => {
+                self.problem(key, format!("found an empty text, expected {expected}"));
             }
-            (None, Some(path)) => match fs::read_to_string(&path) {
-                Ok(text) => self.filled(&from_file, &text),
-                Err(error) => {
-                    self.problem(&from_file, format!("the file {path} cannot be read: {error}"));
-                    None
+            (Some(Value::String(_)), None) => self.problem(key, hidden("another text")),
+            (Some(other), None) => self.problem(key, hidden(&format!("a value of type {}", other.type_str()))),
+            (None, Some(file)) => match read_secret(&file, fits) {
+                Ok(secret) => return Some(secret),
+                Err(found) => {
+                    let words = format!("found {found}, expected a file with {expected}");
+                    let problem = self.context.problem(&self.at(&from_file), words);
+                    self.context.unread.borrow_mut().push(problem);
                 }
             },
-            (None, None) => None,
         }
-    }
-
-    fn filled(&self, key: &str, text: &str) -> Option<Secret> {
-        let text = text.trim();
-        if text.is_empty() || text.chars().any(char::is_control) {
-            self.problem(key, "the secret is empty or has control characters, expected one line of text");
-            return None;
-        }
-        Some(Secret::new(text))
+        None
     }
 
     /// Whatever was not asked for is unknown.
     pub(super) fn finish(&self) {
-        let known = self.known.borrow();
-        for key in self.table.keys().filter(|key| !known.contains(*key)) {
-            let near =
-                known.iter().map(|other| (distance(key, other), other)).min().filter(|(distance, _)| *distance <= 2);
-            let hint = near.map_or_else(String::new, |(_, other)| format!("; did you mean {other}?"));
-            self.problem(key, format!("this key is not known to this version{hint}"));
+        let known = self.context.known.borrow();
+        let here = self.at("");
+        let below = known.iter().filter_map(|path| path.strip_prefix(&here));
+        let siblings: Vec<&str> = below.filter(|key| !key.contains('.')).collect();
+        for key in self.table.keys().filter(|key| !siblings.contains(&key.as_str())) {
+            // A slip rarely touches the first letter; `user_id` is no slip for `peer_id`.
+            let alike = siblings.iter().filter(|other| other.get(..1) == key.get(..1));
+            let near = alike.map(|other| (distance(key, other), other)).min();
+            let hint = match near.filter(|(letters, _)| *letters <= HINT_LETTERS) {
+                Some((_, other)) => format!("; did you mean {other}?"),
+                None => String::new(),
+            };
+            self.problem(key, format!("found a key that this version does not know{hint}"));
         }
+    }
+}
+
+/// A list as TOML writes it.
+fn toml_list(text: &str) -> Option<Vec<Value>> {
+    let table: Table = format!("list = {text}").parse().ok()?;
+    // One key alone: a text with line ends could smuggle in others.
+    table.get("list").filter(|_| table.len() == 1)?.as_array().cloned()
+}
+
+/// Reads a file of one secret; the error is what was found instead.
+fn read_secret(file: &str, fits: impl Fn(&str) -> bool) -> Result<Secret, String> {
+    // Somebody may have put the secret where its path belongs.
+    let path = if looks_secret(file) { "a path that looks like the secret itself".to_owned() } else { file.to_owned() };
+    let text =
+        read_limited(Path::new(file), SECRET_BYTES).map_err(|error| format!("{} at {path}", in_words(&error)))?;
+    let text = text.trim_end_matches(['\n', '\r']);
+    match (text.is_empty(), fits(text)) {
+        (true, _) => Err(format!("an empty file at {path}")),
+        (false, false) => Err(format!("another text (not shown) at {path}")),
+        (false, true) => Ok(Secret::new(text)),
     }
 }
 
@@ -224,22 +285,14 @@ fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
-        let mut left = i + 1;
-        let mut corner = i;
-        for (j, y) in b.iter().enumerate() {
-            let up = row.get(j + 1).copied().unwrap_or(usize::MAX);
-            let here = (left + 1).min(up + 1).min(corner + usize::from(x != *y));
-            corner = up;
-            if let Some(cell) = row.get_mut(j) {
-                *cell = left;
-            }
-            left = here;
+        let mut next = vec![i + 1];
+        for (y, (corner, up)) in b.iter().zip(row.iter().zip(row.iter().skip(1))) {
+            let left = next.last().copied().unwrap_or_default();
+            next.push((left + 1).min(up + 1).min(corner + usize::from(x != *y)));
         }
-        if let Some(cell) = row.last_mut() {
-            *cell = left;
-        }
+        row = next;
     }
-    row.last().copied().unwrap_or(usize::MAX)
+    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -248,15 +301,42 @@ mod tests {
 
     #[test]
     fn a_distance_counts_the_letters_that_differ() {
-        for (a, b, expected) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("timeout", "timout", 1),
-            ("wait", "wiat", 2),
-            ("url", "lru", 2),
-            ("abc", "abc", 0),
-        ] {
+        fn check(a: &str, b: &str, expected: usize) {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
+        check("", "", 0);
+        check("a", "", 1);
+        check("", "abc", 3);
+        check("timeout", "timout", 1);
+        check("wait", "wiat", 2);
+        check("url", "lru", 2);
+        check("abc", "abc", 0);
+    }
+
+    #[test]
+    fn only_the_environment_writes_numbers_as_text() {
+        let context = Context { from_env: [("a".to_owned(), "A".to_owned())].into(), ..Context::default() };
+        let table: Table = "a = '16'\nb = '16'".parse().expect("a table");
+        let root = Reader::new(&context, "", table);
+        assert_eq!(root.integer("a", 1, 20), Some(16));
+        assert_eq!(root.integer("b", 1, 20), None);
+        assert_eq!(context.problems.borrow()[0].to_string(), "b: found \"16\", expected a whole number from 1 to 20");
+    }
+
+    #[test]
+    fn a_list_of_the_environment_is_toml_or_has_commas() {
+        fn check(text: &str, expected: Option<&[&str]>) {
+            let context = Context { from_env: [("a".to_owned(), "A".to_owned())].into(), ..Context::default() };
+            let table = Table::from_iter([("a".to_owned(), Value::String(text.to_owned()))]);
+            let read = Reader::new(&context, "", table).texts("a");
+            assert_eq!(read, expected.map(|list| list.iter().map(ToString::to_string).collect()), "{text}");
+        }
+        check("/,!", Some(&["/", "!"]));
+        check(" / , ! ", Some(&["/", "!"]));
+        check("[\"/\", \",\"]", Some(&["/", ","]));
+        check("[]", Some(&[]));
+        check("/,,!", None);
+        check("[\"/\"]\nother = 1", None);
+        check("[\"/\"", None);
     }
 }

@@ -27,10 +27,10 @@ fn a_broken_configuration_is_78_tells_everything_and_touches_nothing() {
     assert_snapshot!(told(&output), @r"
     exit 78
     event-router: the configuration has 4 problems
-      event-router.toml: there is no such file; name one with --config, or put event-router.toml into the working directory
-      vk.token: it is not set, expected the community's access token (TOKEN, or TOKEN_FILE with the path of a file that holds it)
-      vk.group_id: it is not set, expected the community's number (GROUPID)
-      destinations: there is none, expected at least one table [destinations.<name>] with a url
+      event-router.toml: found no such file, expected event-router.toml in the working directory, or --config FILE, or all of it in the environment
+      vk.token: found nothing, expected the community's access token (TOKEN, or TOKEN_FILE for a file that holds it)
+      vk.group_id: found nothing, expected the community's number (GROUPID)
+      destinations: found nothing, expected at least one table, like [destinations.messages] with a url
     ");
     fs::write(dir.path().join("event-router.toml"), "[destinations.a]\nurl = 5\n[vk]\nwiat = \"5s\"\n")
         .expect("written");
@@ -38,9 +38,9 @@ fn a_broken_configuration_is_78_tells_everything_and_touches_nothing() {
     assert_snapshot!(told(&output), @r#"
     exit 78
     event-router: the configuration has 3 problems
-      destinations.a.url: found 5, expected text
+      destinations.a.url: found a value of type integer, expected an address like http://host:port/path
       vk.group_id (GROUPID): found "x", expected a whole number from 1 on
-      vk.wiat: this key is not known to this version; did you mean wait?
+      vk.wiat: found a key that this version does not know; did you mean wait?
     "#);
     assert!(!dir.path().join("data").exists(), "nothing was made");
 }
@@ -60,6 +60,19 @@ fn words_that_make_no_sense_are_2() {
     }
     assert_eq!(run(dir.path(), &[], &[]).status.code(), Some(2), "no words at all: the help");
     assert!(run(dir.path(), &["--help"], &[]).status.success());
+}
+
+#[test]
+fn a_reader_that_has_left_is_no_failure() {
+    // `check | head -1` panicked.
+    let dir = tempfile::tempdir().expect("a directory");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let env = [("TOKEN", "x"), ("GROUPID", "1"), ("EVENT_ROUTER__DESTINATIONS__A__URL", "http://127.0.0.1:1/")];
+    let mut command = Command::new(BINARY);
+    command.arg("check").current_dir(dir.path()).env_clear().envs(env).stdin(Stdio::null()).stdout(writer);
+    let output = command.output().expect("run");
+    assert_eq!(told(&output), "exit 0\n");
 }
 
 #[test]
