@@ -20,8 +20,6 @@ pub struct Board {
     pub polling: Polling,
     /// How it goes with each destination.
     pub destinations: BTreeMap<DestinationName, Destination>,
-    /// Why the outbox takes nothing any more.
-    pub outbox_failure: Option<String>,
 }
 
 /// How it goes with VK.
@@ -105,11 +103,6 @@ impl Status {
             Some(known) => *known = now,
             None => drop(board.destinations.insert(name.clone(), now)),
         }
-    }
-
-    /// The outbox takes nothing any more.
-    pub fn outbox_failed(&self, words: String) {
-        self.lock().outbox_failure = Some(words);
     }
 
     fn lock(&self) -> MutexGuard<'_, Board> {

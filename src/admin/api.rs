@@ -31,6 +31,16 @@ pub struct Door {
     pub configured: Vec<DestinationName>,
 }
 
+impl Door {
+    /// What is on disk, with the state of the moment laid over it.
+    async fn stats(&self) -> Result<Stats, Trouble> {
+        let (now, dir) = (self.clock.now(), self.outbox.dir().display().to_string());
+        let mut stats = self.outbox.read_store(move |kv| inspect::stats(kv, &dir, now)).await?;
+        overlay(&mut stats, &self.status.board(), &self.configured);
+        Ok(stats)
+    }
+}
+
 /// The one router.
 pub(super) fn router(door: Door) -> Router {
     Router::new()
@@ -53,10 +63,7 @@ async fn ready(State(door): State<Door>) -> Response {
 }
 
 async fn stats(State(door): State<Door>) -> Result<Json<Stats>, Trouble> {
-    let (now, dir) = (door.clock.now(), door.outbox.dir().display().to_string());
-    let mut stats = door.outbox.read_store(move |kv| inspect::stats(kv, &dir, now)).await?;
-    overlay(&mut stats, &door.status.board(), &door.configured);
-    Ok(Json(stats))
+    door.stats().await.map(Json)
 }
 
 async fn list(State(door): State<Door>, Query(selector): Query<Selector>) -> Result<Json<Vec<Row>>, Trouble> {
@@ -65,7 +72,9 @@ async fn list(State(door): State<Door>, Query(selector): Query<Selector>) -> Res
 
 async fn show(State(door): State<Door>, Path(id): Path<String>) -> Result<Json<Shown>, Trouble> {
     let shown = door.outbox.read_store(move |kv| lookup::show(kv, &id)).await?;
-    shown.map(Json).ok_or(Trouble::Unknown)
+    let mut shown = shown.ok_or(Trouble::Unknown)?;
+    lookup::explain(&mut shown, &door.stats().await?);
+    Ok(Json(shown))
 }
 
 async fn gaps(State(door): State<Door>) -> Result<Json<Vec<GapView>>, Trouble> {

@@ -67,11 +67,8 @@ fn span(from: Moment, to: Moment) -> String {
     humantime::format_duration(seconds).to_string()
 }
 
-/// Why the service is not ready, if it is not.
+/// Why the service is not ready, if it is not. An outbox that takes nothing any more ends the process: nobody answers then.
 pub(super) fn not_ready(board: &Board) -> Option<String> {
-    if let Some(failure) = &board.outbox_failure {
-        return Some(format!("outbox: {failure}"));
-    }
     match (&board.polling.problem, board.polling.heard) {
         (Some((_, problem)), _) => Some(format!("polling: {problem}")),
         (None, None) => Some("polling: VK has not answered yet".to_owned()),
@@ -92,7 +89,5 @@ mod tests {
         assert_eq!(not_ready(&board), None);
         board.polling.problem = Some((Moment(2), "VK answers HTTP 502".to_owned()));
         assert_eq!(not_ready(&board).as_deref(), Some("polling: VK answers HTTP 502"));
-        board.outbox_failure = Some("the disk refused".to_owned());
-        assert_eq!(not_ready(&board).as_deref(), Some("outbox: the disk refused"));
     }
 }

@@ -42,11 +42,16 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
             print(json, &rows, |rows| list(rows, now, limit))
         }
         Verb::Show { id } => {
+            let id = plain(&id)?;
             let shown: Option<Shown> = match &access {
-                Access::Live(live) => Some(live.get(&format!("/api/v1/events/{}", plain(&id)?), &()).await?),
-                Access::Offline(store) => {
-                    look(store, |kv| lookup::show(kv, plain(&id).map_err(|error| KvError::Damaged(error.words))?))?
-                }
+                Access::Live(live) => Some(live.get(&format!("/api/v1/events/{id}"), &()).await?),
+                Access::Offline(store) => look(store, |kv| {
+                    let mut shown = lookup::show(kv, id)?;
+                    if let Some(shown) = &mut shown {
+                        lookup::explain(shown, &inspect::stats(kv, "", now)?);
+                    }
+                    Ok(shown)
+                })?,
             };
             let shown = shown.ok_or_else(|| Failure::new("there is no such event"))?;
             print(json, &shown, |shown| show(shown, now))
@@ -227,6 +232,9 @@ fn show(shown: &Shown, now: Moment) -> String {
                 attempt.answer,
                 attempt.latency_ms
             ));
+        }
+        if let Some(why) = &view.why {
+            line(format!("    {}: {why}", view.destination));
         }
         if let Some(At(at)) = view.next_try {
             let when = if at <= now { "due now".to_owned() } else { format!("in {}", span(now.age(at))) };

@@ -10,7 +10,9 @@ use super::kv::{Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{AttemptNote, DeadRecord, EventRecord, History, QuarantineRecord, ReplayFilter, lane_of};
 use super::rows;
-use super::views::{At, AttemptView, DeliveryState, DeliveryView, ListState, Row, Selector, Shown};
+use super::views::{
+    At, AttemptView, DeliveryState, DeliveryView, DestinationState, ListState, Row, Selector, Shown, Stats,
+};
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
 
@@ -81,6 +83,18 @@ pub fn show(kv: &dyn Kv, id: &str) -> Result<Option<Shown>, KvError> {
         return row.map(|row| shown(row, &logged.queued.event.body)).transpose();
     }
     looker.show_outside_the_log(by_seq, id)
+}
+
+/// Says of each delivery that waits how it goes with its destination. While that is down or held, its next try counts.
+pub fn explain(shown: &mut Shown, stats: &Stats) {
+    for delivery in shown.row.deliveries.iter_mut().filter(|delivery| delivery.state == DeliveryState::Pending) {
+        if let Some(view) = stats.destinations.iter().find(|view| view.name == delivery.destination) {
+            delivery.why = Some(view.why.clone());
+            if matches!(view.state, DestinationState::Down | DestinationState::Held) {
+                delivery.next_try = view.next_try;
+            }
+        }
+    }
 }
 
 fn shown(row: Row, body: &[u8]) -> Result<Shown, KvError> {
@@ -155,6 +169,7 @@ impl Looker<'_> {
             reason,
             attempts: history.attempts,
             next_try: history.next_try.filter(|_| state == DeliveryState::Pending).map(At),
+            why: None,
             history: notes.into_iter().map(attempt).collect(),
         }
     }

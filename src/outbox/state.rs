@@ -145,7 +145,7 @@ impl State {
         let group = append.group.get();
         let mut logged = Vec::with_capacity(append.events.len());
         for (event, source, destinations) in append.events {
-            if !self.repeats.first_time(group, event.event_id.as_str()) {
+            if !self.repeats.first_time(event.group.get(), event.event_id.as_str()) {
                 done.repeats += 1;
                 continue;
             }

@@ -187,6 +187,9 @@ pub struct DeliveryView {
     pub attempts: u32,
     /// When it is tried next, as far as it is known.
     pub next_try: Option<At>,
+    /// How it goes with the destination that it waits for; only in `outbox show`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// The latest attempts that failed; only in `outbox show`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<AttemptView>,

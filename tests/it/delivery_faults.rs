@@ -129,6 +129,18 @@ async fn a_handler_that_is_away_is_named_with_its_reason_and_gets_everything_in_
         away.why.contains("no connection") && away.pending == 400 && away.next_try.is_some() && away.oldest.is_some(),
         "{away:?}"
     );
+    let shown: Value = rig.json(&["outbox", "show", "1"]).await;
+    let delivery = shown["deliveries"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|one| one["destination"] == "away")
+        .expect("listed")
+        .clone();
+    assert!(
+        delivery["why"].as_str().is_some_and(|why| why.contains("down for")) && delivery["next_try"].is_string(),
+        "{delivery}"
+    );
     rig.handler("away").up().await.expect("up");
     rig.until_settled().await;
     rig.assert_balanced();
