@@ -38,49 +38,68 @@ fn refuse(what: &'static str, found: &str) -> IdError {
     IdError { what, found: found.chars().take(64).collect() }
 }
 
-/// Name of a destination, as its table in the configuration is called.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct DestinationName(String);
+/// A text that is checked once and shows itself as it is written.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $fine:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
 
-impl DestinationName {
-    /// # Errors
-    /// When it is not 1 to 64 of `a-z A-Z 0-9 _ -`.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
-        let fine =
-            (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        if fine {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(refuse("a destination's name is 1 to 64 of a-z, A-Z, 0-9, _ and -", text))
+        impl $name {
+            #[doc = concat!("# Errors\nUnless it is as it must be: ", $what, ".")]
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                let fine: fn(&str) -> bool = $fine;
+                if fine(text) { Ok(Self(text.to_owned())) } else { Err(refuse($what, text)) }
+            }
+
+            /// The text as written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-    }
 
-    /// The name as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for DestinationName {
-    type Error = IdError;
-    fn try_from(text: String) -> Result<Self, IdError> {
-        Self::parse(&text)
-    }
+/// What fits a header, a URL and a key as it is: 1 to 64 letters, digits, `_` and `-`.
+fn plain(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-impl From<DestinationName> for String {
-    fn from(name: DestinationName) -> Self {
-        name.0
-    }
-}
+text_id!(
+    /// Name of a destination, as its table in the configuration is called.
+    DestinationName,
+    "a destination's name is 1 to 64 of a-z, A-Z, 0-9, _ and -",
+    plain
+);
 
-impl fmt::Display for DestinationName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
+text_id!(
+    /// The id of an event: VK's envelope `event_id` (40 hex digits), or one made of the update (`domain::convert`).
+    /// It travels as the header `webhook-id`.
+    EventId,
+    "an event id is 1 to 64 letters, digits, _ and -",
+    plain
+);
 
 /// A VK community, by its positive number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,51 +136,6 @@ impl From<GroupId> for i64 {
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// The id of an event: VK's envelope `event_id` (40 hex digits), or one made of the update (`domain::convert`).
-/// It travels as the header `webhook-id`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct EventId(String);
-
-impl EventId {
-    /// # Errors
-    /// When it is not 1 to 64 of `a-z A-Z 0-9 _ -`: it must fit a header as it is.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
-        let fine =
-            (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        if fine {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(refuse("an event id is 1 to 64 letters, digits, _ and -", text))
-        }
-    }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for EventId {
-    type Error = IdError;
-    fn try_from(text: String) -> Result<Self, IdError> {
-        Self::parse(&text)
-    }
-}
-
-impl From<EventId> for String {
-    fn from(id: EventId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for EventId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
     }
 }
 
