@@ -1,4 +1,5 @@
-//! Floor 1, the side that faces VK: bytes to replies (`wire`), replies to steps (`session`), HTTP (`client`), names.
+//! Floor 1, the side that faces VK: bytes to replies (`wire`), replies to steps (`session`), HTTP (`client`), names (`names`,
+//! and in `breaker` when to leave them alone).
 
 mod breaker;
 pub mod client;
