@@ -240,8 +240,10 @@ impl VkServer {
         None
     }
 
-    fn session(&self) -> Value {
-        let (url, key) = (&self.0.url, self.inner().key);
+    /// A session whose polls go where the client has found us: we may listen on every address.
+    fn session(&self, host: Option<&str>) -> Value {
+        let key = self.inner().key;
+        let url = host.map_or_else(|| self.0.url.clone(), |host| format!("http://{host}"));
         json!({ "key": format!("key-{key}"), "server": format!("{url}/lp"), "ts": self.head().to_string() })
     }
 
@@ -290,7 +292,10 @@ async fn call(
         return vk_api::error(5, "User authorization failed: invalid access_token (4).").into_response();
     }
     match name.as_str() {
-        "groups.getLongPollServer" => axum::Json(json!({ "response": server.session() })).into_response(),
+        "groups.getLongPollServer" => {
+            let host = headers.get("host").and_then(|host| host.to_str().ok());
+            axum::Json(json!({ "response": server.session(host) })).into_response()
+        }
         _ => vk_api::answer(&name, &words, server.0.settings.group_id).into_response(),
     }
 }

@@ -13,5 +13,6 @@ mod outbox_model;
 mod pipeline;
 mod polling_faults;
 mod rig;
+mod secrets;
 mod shutdown;
 mod workstream;
