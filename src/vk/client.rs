@@ -20,6 +20,8 @@ const POLL_MARGIN: Duration = Duration::from_secs(10);
 const CALL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may take to come about.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// What is wrong with a server that is not polled.
+const UNUSABLE_SERVER: &str = "the server of the session is no https address";
 
 /// Why a call brought nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +72,8 @@ pub struct Client {
     http: reqwest::Client,
     settings: Settings,
     methods: Url,
+    poll_margin: Duration,
+    call_patience: Duration,
 }
 
 impl Client {
@@ -85,7 +89,8 @@ impl Client {
             .connect_timeout(CONNECT_PATIENCE)
             .build()
             .map_err(|error| ClientError::Build(innermost(&error.without_url())))?;
-        Ok(Self { http, settings: settings.clone(), methods })
+        let (poll_margin, call_patience) = (POLL_MARGIN, CALL_PATIENCE);
+        Ok(Self { http, settings: settings.clone(), methods, poll_margin, call_patience })
     }
 
     /// Asks for a Long Poll session.
@@ -96,10 +101,8 @@ impl Client {
         let group = self.settings.group_id.to_string();
         let body = self.call("groups.getLongPollServer", &[("group_id", &group)]).await?;
         let session = wire::session_reply(&mend(&body))?;
-        let server = Url::parse(&session.server).map_err(|_| unusable_server())?;
-        // The key would travel in the clear.
-        let plain = server.scheme() == "http" && self.methods.scheme() != "http";
-        if plain || !matches!(server.scheme(), "http" | "https") { Err(unusable_server()) } else { Ok(session) }
+        self.server(&session.server)?;
+        Ok(session)
     }
 
     /// Polls: the answer as it came, at most [`BODY_BYTES`]. Dropping it is safe: VK gives the same again.
@@ -108,14 +111,14 @@ impl Client {
     /// When there is no whole answer with HTTP 200.
     pub async fn poll(&self, session: &SessionReply, ts: &Ts) -> Result<Bytes, CallError> {
         let wait = self.settings.wait;
-        let url = Url::parse(&session.server).map_err(|_| unusable_server())?;
+        let url = self.server(&session.server)?;
         let query = [
             ("act", "a_check"),
             ("key", session.key.expose()),
             ("ts", ts.as_str()),
             ("wait", &wait.as_secs().to_string()),
         ];
-        answer(self.http.get(url).query(&query).timeout(wait + POLL_MARGIN)).await
+        answer(self.http.get(url).query(&query).timeout(wait + self.poll_margin)).await
     }
 
     /// The community's Long Poll settings.
@@ -136,12 +139,15 @@ impl Client {
         let url = self.methods.join(method).map_err(|error| CallError::Network(error.to_string()))?;
         let fixed = [("access_token", self.settings.token.expose()), ("v", &self.settings.api_version), ("lang", "ru")];
         let form: Vec<_> = parameters.iter().chain(&fixed).collect();
-        answer(self.http.post(url).form(&form).timeout(CALL_PATIENCE)).await
+        answer(self.http.post(url).form(&form).timeout(self.call_patience)).await
     }
-}
 
-fn unusable_server() -> CallError {
-    CallError::Unreadable(wire::WireError { what: "the server of the session is no https address".to_owned() })
+    /// Where to poll. Plain http is taken only where the API itself is asked so: the key would travel in the clear.
+    fn server(&self, server: &str) -> Result<Url, CallError> {
+        let url = Url::parse(server).ok();
+        let fine = |url: &Url| url.scheme() == "https" || url.scheme() == "http" && self.methods.scheme() == "http";
+        url.filter(fine).ok_or_else(|| CallError::Unreadable(wire::WireError { what: UNUSABLE_SERVER.to_owned() }))
+    }
 }
 
 async fn answer(request: RequestBuilder) -> Result<Bytes, CallError> {
@@ -175,4 +181,267 @@ fn innermost(error: &dyn std::error::Error) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::HashMap;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::extract::{RawQuery, State};
+    use axum::http::{HeaderMap, StatusCode, Uri, header};
+    use futures_util::stream;
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::domain::ids::GroupId;
+    use crate::secret::Secret;
+    use crate::vk::wire::{PollReply, poll_reply};
+
+    const TOKEN: &str = "vk1.a.the-token-nobody-sees";
+    const KEY: &str = "the-key";
+
+    /// What a [`FakeVk`] does with a request.
+    pub(in crate::vk) enum Reply {
+        /// HTTP 200 with this body.
+        Says(String),
+        /// This status with this body.
+        Status(u16, String),
+        /// The beginning of a body, then the end of the connection.
+        Cut(&'static str),
+        /// A body without an end.
+        Endless,
+        /// Nothing, ever.
+        Hangs,
+    }
+
+    /// A request as it came.
+    #[derive(Clone, Debug)]
+    pub(in crate::vk) struct Asked {
+        /// The path.
+        pub(in crate::vk) path: String,
+        /// The words of the query.
+        pub(in crate::vk) query: HashMap<String, String>,
+        /// The words of the body.
+        pub(in crate::vk) form: HashMap<String, String>,
+        agent: String,
+    }
+
+    type Script = dyn Fn(&Asked) -> Reply + Send + Sync;
+
+    /// A server that answers as a test says and remembers what it was asked.
+    pub(in crate::vk) struct FakeVk {
+        url: String,
+        asked: Arc<Mutex<Vec<Asked>>>,
+        task: JoinHandle<io::Result<()>>,
+    }
+
+    impl Drop for FakeVk {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    impl FakeVk {
+        pub(in crate::vk) async fn start(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let url = format!("http://{}", listener.local_addr().expect("an address"));
+            let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+            let script: Arc<Script> = Arc::new(script);
+            let app = Router::new().fallback(serve).with_state((Arc::clone(&asked), script));
+            let task = tokio::spawn(async move { axum::serve(listener, app).await });
+            Self { url, asked, task }
+        }
+
+        /// A client of this server.
+        pub(in crate::vk) fn client(&self) -> Client {
+            drop(rustls::crypto::ring::default_provider().install_default());
+            Client::new(&settings(&self.url)).expect("a client")
+        }
+
+        /// What it was asked so far.
+        pub(in crate::vk) fn asked(&self) -> Vec<Asked> {
+            self.asked.lock().expect("whole").clone()
+        }
+    }
+
+    type Shared = (Arc<Mutex<Vec<Asked>>>, Arc<Script>);
+
+    async fn serve(
+        State((all, script)): State<Shared>,
+        uri: Uri,
+        RawQuery(query): RawQuery,
+        headers: HeaderMap,
+        body: String,
+    ) -> (StatusCode, [(header::HeaderName, String); 1], Body) {
+        let agent = headers[header::USER_AGENT].to_str().expect("text").to_owned();
+        let (query, form) = (words(&query.unwrap_or_default()), words(&body));
+        let asked = Asked { path: uri.path().to_owned(), query, form, agent };
+        let reply = script(&asked);
+        all.lock().expect("whole").push(asked);
+        // A client that followed this would come to the right place.
+        let place = [(header::LOCATION, "/method/groups.getLongPollServer".to_owned())];
+        let (status, body) = match reply {
+            Reply::Says(body) => (200, Body::from(body)),
+            Reply::Status(status, body) => (status, Body::from(body)),
+            Reply::Cut(start) => {
+                (200, Body::from_stream(stream::iter([Ok(start), Err(io::Error::other("the connection ends"))])))
+            }
+            Reply::Endless => {
+                let chunk = Bytes::from(vec![b' '; 1 << 20]);
+                (200, Body::from_stream(stream::repeat_with(move || Ok::<_, io::Error>(chunk.clone()))))
+            }
+            Reply::Hangs => std::future::pending().await,
+        };
+        (StatusCode::from_u16(status).expect("a status"), place, body)
+    }
+
+    fn words(encoded: &str) -> HashMap<String, String> {
+        let url = Url::parse(&format!("http://x/?{encoded}")).expect("a URL");
+        url.query_pairs().into_owned().collect()
+    }
+
+    fn settings(url: &str) -> Settings {
+        Settings {
+            token: Secret::new(TOKEN),
+            group_id: GroupId::new(7).expect("an id"),
+            api_url: url.to_owned(),
+            api_version: "5.199".to_owned(),
+            wait: Duration::from_secs(1),
+        }
+    }
+
+    fn opened(server: &str) -> SessionReply {
+        SessionReply { server: server.to_owned(), key: Secret::new(KEY), ts: Ts::parse("9").expect("a ts") }
+    }
+
+    /// Asks for a session, and polls one, of a server that answers so, and checks that no error shows what it must not.
+    async fn check(reply: fn() -> Reply, expected: fn(&CallError) -> bool) {
+        let vk = FakeVk::start(move |_| reply()).await;
+        check_with(&vk, &vk.client(), expected).await;
+    }
+
+    async fn check_with(vk: &FakeVk, client: &Client, expected: fn(&CallError) -> bool) {
+        let session = client.session().await.map(drop);
+        let polled = client.poll(&opened(&format!("{}/wh7", vk.url)), &Ts::parse("4").expect("a ts")).await;
+        // What a poll brings is read by another: as in the loop, both together are the answer.
+        let polled = polled.and_then(|body| Ok(poll_reply(&mend(&body)).map(drop)?));
+        for error in [session.expect_err("no session"), polled.expect_err("no answer")] {
+            assert!(expected(&error), "{error:?}");
+            let shown = format!("{error} {error:?}");
+            assert!([TOKEN, KEY, "127.0.0.1"].iter().all(|secret| !shown.contains(secret)), "{shown}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_way_to_fail_is_told_apart_and_shows_no_secret() {
+        check(|| Reply::Status(502, format!("<html>key={KEY}</html>")), |e| *e == CallError::Http(502)).await;
+        check(|| Reply::Status(429, String::new()), |e| *e == CallError::Http(429)).await;
+        check(|| Reply::Status(302, String::new()), |e| *e == CallError::Http(302)).await;
+        check(|| Reply::Says(format!("<html>?act=a_check&key={KEY}")), |e| matches!(e, CallError::Unreadable(_))).await;
+        check(|| Reply::Says(r#"{"a":1}"#.to_owned()), |e| matches!(e, CallError::Unreadable(_))).await;
+        check(|| Reply::Cut(r#"{"ts":"5","updates":["#), |e| matches!(e, CallError::Network(_))).await;
+        check(|| Reply::Endless, |e| *e == CallError::TooLarge).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_is_given_up() {
+        let vk = FakeVk::start(|_| Reply::Hangs).await;
+        let mut client = Client { poll_margin: Duration::from_millis(50), ..vk.client() };
+        client.call_patience = client.poll_margin;
+        client.settings.wait = Duration::ZERO;
+        check_with(&vk, &client, |e| *e == CallError::Timeout).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_told_in_the_words_of_the_system() {
+        let vk = FakeVk::start(|_| Reply::Hangs).await;
+        let client = vk.client();
+        let gone = opened("http://127.0.0.1:1/wh7");
+        let error = client.poll(&gone, &gone.ts).await.expect_err("nobody there").to_string();
+        assert!(error.starts_with("VK cannot be reached: ") && error.contains("refused"), "{error}");
+        assert!(!error.contains(KEY) && !error.contains("wh7"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn errors_of_the_api_come_with_their_code_and_words() {
+        for (code, words) in [(5, "User authorization failed"), (29, "Rate limit reached")] {
+            let vk = FakeVk::start(move |_| {
+                Reply::Says(format!(
+                    r#"{{"error":{{"error_code":{code},"error_msg":"{words}","request_params":[{{"key":"access_token","value":"{TOKEN}"}}]}}}}"#
+                ))
+            })
+            .await;
+            let error = vk.client().session().await.expect_err("refused");
+            assert_eq!(error, CallError::Api(ApiError { code, message: words.to_owned() }));
+            assert_eq!(error.to_string(), format!("VK answers error {code}: {words}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_is_asked_for_with_the_token_in_the_body_and_polled_with_the_key() {
+        let vk = FakeVk::start(|asked| match asked.path.as_str() {
+            "/method/groups.getLongPollServer" => {
+                Reply::Says(format!(r#"{{"response":{{"key":"{KEY}","server":"http://127.0.0.1:1/wh7","ts":3394}}}}"#))
+            }
+            _ => Reply::Says("{\"ts\":\"3395\",\"updates\":[{\"type\":\"x\"}]}\r\n".to_owned()),
+        })
+        .await;
+        let client = vk.client();
+        let session = client.session().await.expect("a session");
+        assert_eq!((session.key.expose(), session.ts.as_str()), (KEY, "3394"));
+        let session = SessionReply { server: format!("{}/wh7", vk.url), ..session };
+        let body = client.poll(&session, &Ts::parse("42").expect("a ts")).await.expect("an answer");
+        let text = mend(&body);
+        let reply = poll_reply(&text).expect("read");
+        assert!(matches!(&reply, PollReply::Updates { ts, updates } if ts.as_str() == "3395" && updates.len() == 1));
+
+        let [call, poll] = vk.asked().try_into().expect("two requests");
+        assert!(call.query.is_empty(), "nothing in the URL, which proxies log: {call:?}");
+        let form = |name: &str| call.form.get(name).map(String::as_str);
+        assert_eq!([form("access_token"), form("v"), form("group_id")], [Some(TOKEN), Some("5.199"), Some("7")]);
+        let query = |name: &str| poll.query.get(name).map(String::as_str);
+        assert_eq!(
+            [query("act"), query("key"), query("ts"), query("wait")],
+            [Some("a_check"), Some(KEY), Some("42"), Some("1")]
+        );
+        assert_eq!((poll.path.as_str(), poll.query.len()), ("/wh7", 4));
+        assert_eq!(poll.agent, concat!("event-router/", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[tokio::test]
+    async fn a_key_is_never_sent_in_the_clear_when_the_api_is_not() {
+        for (server, fine) in [
+            ("https://lp.vk.com/wh7", true),
+            ("http://10.0.0.1/wh7", true),
+            ("lp.vk.com/wh7", false),
+            ("ftp://x/", false),
+        ] {
+            let body = format!(r#"{{"response":{{"key":"{KEY}","server":"{server}","ts":"1"}}}}"#);
+            let vk = FakeVk::start(move |_| Reply::Says(body.clone())).await;
+            assert_eq!(vk.client().session().await.is_ok(), fine, "{server}");
+        }
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = Client::new(&settings("https://api.vk.ru")).expect("a client");
+        for (server, fine) in [("https://lp.vk.com/wh7", true), ("http://127.0.0.1/wh7", false)] {
+            assert_eq!(client.server(server).is_ok(), fine, "{server}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_settings_of_long_poll_are_told() {
+        let vk = FakeVk::start(|asked| {
+            assert_eq!(asked.path, "/method/groups.getLongPollSettings");
+            Reply::Says(
+                r#"{"response":{"is_enabled":true,"api_version":"5.199","events":{"message_new":1}}}"#.to_owned(),
+            )
+        })
+        .await;
+        let told = vk.client().long_poll_settings().await.expect("told");
+        assert!(told.is_enabled && told.events["message_new"].0);
+    }
 }

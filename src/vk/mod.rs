@@ -1,5 +1,7 @@
-//! Floor 1, the side that faces VK: bytes to replies (`wire`), replies to steps (`session`), HTTP (`client`), names.
+//! Floor 1, the side that faces VK: bytes to replies (`wire`), replies to steps (`session`), HTTP (`client`), names (`names`,
+//! and in `breaker` when to leave them alone).
 
+mod breaker;
 pub mod client;
 pub mod names;
 pub mod session;
@@ -7,6 +9,6 @@ pub mod settings;
 pub mod wire;
 
 pub use client::{CallError, Client, ClientError};
-pub use names::{Found, Names, Person};
+pub use names::{Found, Names, NamesStats, Person};
 pub use session::{Commit, Session, Step};
 pub use settings::{NamesSettings, Settings};

@@ -7,8 +7,10 @@
 use super::wire::SessionReply;
 use crate::domain::ids::Ts;
 
-/// After how many answers in a row that made no sense a new session is asked for.
-const UNREADABLE_LIMIT: u32 = 3;
+/// After how many polls in a row that brought nothing of sense a new session is asked for.
+const FIRST_RENEWAL: u32 = 3;
+/// How often that number doubles while no poll makes sense: VK limits how often it gives a session, and a bad night is long.
+const RENEWAL_DOUBLINGS: u32 = 4;
 
 /// Where we stand with VK.
 #[derive(Debug, Default)]
@@ -17,7 +19,10 @@ pub struct Session {
     ts: Option<Ts>,
     /// VK said that the information is lost: the next session's ts is taken instead of ours.
     lost: bool,
+    /// Polls in a row, with this session, that brought nothing of sense.
     unreadable: u32,
+    /// Sessions in a row that ended so.
+    renewals: u32,
 }
 
 /// What to do next.
@@ -89,13 +94,13 @@ impl Session {
 
     /// An answer with updates: its ts is to be committed with them.
     pub fn updates(&mut self, ts: Ts) -> Commit {
-        self.unreadable = 0;
+        self.made_sense();
         Commit { ts, gap: None }
     }
 
     /// `failed` 1: VK has lost some history; go on where it says.
     pub fn outdated(&mut self, ts: Ts) -> Commit {
-        self.unreadable = 0;
+        self.made_sense();
         let words = "failed 1: the history is outdated or partly lost".to_owned();
         Commit { gap: self.ts.clone().map(|from| (from, words)), ts }
     }
@@ -103,22 +108,24 @@ impl Session {
     /// `failed` 2: a new key is needed, ts stays.
     pub fn key_expired(&mut self) {
         self.session = None;
-        self.unreadable = 0;
+        self.made_sense();
     }
 
     /// `failed` 3: a new key and a new ts are needed.
     pub fn lost(&mut self) {
         self.session = None;
         self.lost = true;
-        self.unreadable = 0;
+        self.made_sense();
     }
 
-    /// An answer that made no sense: everything stays; after a few in a row a new session is asked for, ts stays.
+    /// No answer, or one that made no sense: everything stays. After a few in a row a new session is asked for, since the
+    /// server may have moved; then after twice as many, and so on. ts stays.
     pub fn unreadable(&mut self) {
-        self.unreadable += 1;
-        if self.unreadable >= UNREADABLE_LIMIT {
+        self.unreadable = self.unreadable.saturating_add(1);
+        if self.unreadable >= FIRST_RENEWAL << self.renewals.min(RENEWAL_DOUBLINGS) {
             self.session = None;
             self.unreadable = 0;
+            self.renewals = self.renewals.saturating_add(1);
         }
     }
 
@@ -126,6 +133,11 @@ impl Session {
     pub fn committed(&mut self, commit: Commit) {
         self.ts = Some(commit.ts);
         self.lost = false;
+    }
+
+    fn made_sense(&mut self) {
+        self.unreadable = 0;
+        self.renewals = 0;
     }
 }
 
@@ -168,47 +180,131 @@ mod tests {
         assert_eq!(asks(&session), "poll 4");
     }
 
+    /// A session that polls with ts 4 meets an answer: where it stands before the commit, what gap that commit records, and
+    /// where it stands after it.
+    #[track_caller]
+    fn check(answer: fn(&mut Session) -> Option<Commit>, before: &str, gap: Option<&str>, after: &str) {
+        let mut session = Session::new(Some(ts("4")));
+        assert_eq!(session.opened(reply("10")), None);
+        let commit = answer(&mut session);
+        assert_eq!(asks(&session), before);
+        assert_eq!(
+            commit
+                .as_ref()
+                .and_then(Commit::gap)
+                .map(|(from, words)| format!("{from}, {}", words.split(':').next().unwrap_or_default()))
+                .as_deref(),
+            gap
+        );
+        if let Some(commit) = commit {
+            session.committed(commit);
+        }
+        assert_eq!(asks(&session), after);
+    }
+
     #[test]
     fn every_answer_leads_where_the_table_says() {
-        let polling = || {
-            let mut session = Session::new(Some(ts("4")));
-            assert_eq!(session.opened(reply("10")), None);
-            session
-        };
-        let mut session = polling();
-        let commit = session.updates(ts("7"));
-        assert_eq!((asks(&session).as_str(), commit.gap()), ("poll 4", None));
-        session.committed(commit);
-        assert_eq!(asks(&session), "poll 7");
+        check(|s| Some(s.updates(ts("7"))), "poll 4", None, "poll 7");
+        check(|s| Some(s.updates(ts("4"))), "poll 4", None, "poll 4");
+        check(|s| Some(s.outdated(ts("9"))), "poll 4", Some("4, failed 1"), "poll 9");
+        check(|s| Some(s.outdated(ts("2"))), "poll 4", Some("4, failed 1"), "poll 2");
+        check(
+            |s| {
+                s.key_expired();
+                None
+            },
+            "open",
+            None,
+            "open",
+        );
+        check(
+            |s| {
+                s.key_expired();
+                s.opened(reply("99"))
+            },
+            "poll 4",
+            None,
+            "poll 4",
+        );
+        check(
+            |s| {
+                s.lost();
+                None
+            },
+            "open",
+            None,
+            "open",
+        );
+        check(
+            |s| {
+                s.lost();
+                s.opened(reply("99"))
+            },
+            "open",
+            Some("4, failed 3"),
+            "poll 99",
+        );
+        check(
+            |s| {
+                s.unreadable();
+                None
+            },
+            "poll 4",
+            None,
+            "poll 4",
+        );
+        check(
+            |s| {
+                (0..FIRST_RENEWAL).for_each(|_| s.unreadable());
+                None
+            },
+            "open",
+            None,
+            "open",
+        );
+        check(
+            |s| {
+                (0..FIRST_RENEWAL).for_each(|_| s.unreadable());
+                s.opened(reply("99"))
+            },
+            "poll 4",
+            None,
+            "poll 4",
+        );
+    }
 
-        let mut session = polling();
-        let commit = session.outdated(ts("2"));
-        assert_eq!(commit.gap().map(|(from, _)| from.as_str()), Some("4"));
-        session.committed(commit);
-        assert_eq!(asks(&session), "poll 2");
-
-        let mut session = polling();
-        session.key_expired();
-        assert_eq!(asks(&session), "open");
-        assert_eq!(session.opened(reply("99")), None);
+    #[test]
+    fn a_commit_that_failed_leaves_everything_as_it_was() {
+        let mut session = Session::new(Some(ts("4")));
+        assert_eq!(session.opened(reply("10")), None);
+        drop(session.updates(ts("7")));
         assert_eq!(asks(&session), "poll 4");
-
-        let mut session = polling();
         session.lost();
+        drop(session.opened(reply("99")));
         assert_eq!(asks(&session), "open");
-        let commit = session.opened(reply("99")).expect("to be committed");
-        assert_eq!((commit.gap().map(|(from, _)| from.as_str()), asks(&session).as_str()), (Some("4"), "open"));
-        session.committed(commit);
-        assert_eq!(asks(&session), "poll 99");
+        let commit = session.opened(reply("100")).expect("still to be committed");
+        assert_eq!(commit.gap().map(|(from, _)| from.as_str()), Some("4"));
+    }
 
-        let mut session = polling();
-        session.unreadable();
-        session.unreadable();
-        assert_eq!(asks(&session), "poll 4");
-        session.unreadable();
-        assert_eq!(asks(&session), "open");
+    /// VK answers error 29 to those who ask for sessions too often, and a night of HTTP 502 can be long.
+    #[test]
+    fn a_long_bad_night_asks_for_ever_fewer_sessions_and_a_good_answer_ends_it() {
+        let mut session = Session::new(Some(ts("4")));
+        let polls_until_open = |session: &mut Session| {
+            assert_eq!(session.opened(reply("99")), None);
+            (1..1000)
+                .find(|_| {
+                    session.unreadable();
+                    matches!(session.step(), Step::Open)
+                })
+                .expect("renewed at last")
+        };
+        let spaces: Vec<u32> = (0..7).map(|_| polls_until_open(&mut session)).collect();
+        assert_eq!(spaces, [3, 6, 12, 24, 48, 48, 48]);
         assert_eq!(session.opened(reply("99")), None);
-        assert_eq!(asks(&session), "poll 4");
+        let commit = session.updates(ts("5"));
+        session.committed(commit);
+        assert_eq!(polls_until_open(&mut session), 3);
     }
 
     proptest! {

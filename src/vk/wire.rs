@@ -1,6 +1,7 @@
 //! Bytes to replies: what VK's answers say, and nothing about what to do then. Tolerates what was seen on the wire: a `ts`
-//! as text or number, two shapes of `groups.getById`, absent items. Deliberately absent: updates (`domain::convert` reads
-//! them one by one), HTTP (`client`), `request_params` of errors, which may echo the token.
+//! as text or number, two shapes of `groups.getById`, absent items. What is shown of an answer in an error is bounded and
+//! holds nothing that looks like a key or a token. Deliberately absent: updates (`domain::convert` reads them one by one),
+//! HTTP (`client`), `request_params` of errors, which may echo the token.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,14 @@ use crate::secret::Secret;
 
 /// How much of an answer that is none is shown, in characters.
 const EXCERPT_CHARS: usize = 120;
+/// How much of the words that explain an error is shown, in characters.
+const WORDS_CHARS: usize = 300;
+/// How much of an answer is looked at for an excerpt, in bytes: an answer can be large.
+const EXCERPT_WINDOW_BYTES: usize = 4096;
+/// A run of this many letters, digits, `-` and `_` is longer than any word: it may be a key or a token, and is not shown.
+const SECRET_CHARS: usize = 24;
+/// What VK calls a person or a community that is no more.
+const DELETED: &str = "DELETED";
 
 /// An answer that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,24 +65,23 @@ pub enum PollReply<'a> {
 pub fn poll_reply(body: &str) -> Result<PollReply<'_>, WireError> {
     #[derive(Deserialize)]
     struct Shape<'a> {
-        failed: Option<i64>,
+        failed: Option<AnyTs>,
         ts: Option<AnyTs>,
         #[serde(borrow)]
         updates: Option<Vec<&'a RawValue>>,
     }
-    let shape: Shape<'_> = serde_json::from_str(body).map_err(|error| unreadable(body, &error))?;
-    let ts =
-        |ts: Option<AnyTs>| ts.map(|ts| ts.0).ok_or_else(|| WireError { what: format!("no ts in {}", excerpt(body)) });
-    match shape.failed {
-        None => {
-            let updates =
-                shape.updates.ok_or_else(|| WireError { what: format!("no updates in {}", excerpt(body)) })?;
-            Ok(PollReply::Updates { ts: ts(shape.ts)?, updates })
-        }
-        Some(1) => Ok(PollReply::Outdated { ts: ts(shape.ts)? }),
-        Some(2) => Ok(PollReply::KeyExpired),
-        Some(3) => Ok(PollReply::Lost),
-        Some(code) => Ok(PollReply::Unknown { code }),
+    let shape: Shape<'_> = object(body)?;
+    let lacks = |what| WireError { what: format!("no {what} in {}", excerpt(body)) };
+    let ts = |ts: Option<AnyTs>| ts.map(|ts| ts.0).ok_or_else(|| lacks("ts"));
+    let Some(AnyTs(failed)) = shape.failed else {
+        return Ok(PollReply::Updates { ts: ts(shape.ts)?, updates: shape.updates.ok_or_else(|| lacks("updates"))? });
+    };
+    match failed.as_str().parse() {
+        Ok(1) => Ok(PollReply::Outdated { ts: ts(shape.ts)? }),
+        Ok(2) => Ok(PollReply::KeyExpired),
+        Ok(3) => Ok(PollReply::Lost),
+        Ok(code) => Ok(PollReply::Unknown { code }),
+        Err(_) => Err(WireError { what: format!("failed is no number in {}", excerpt(body)) }),
     }
 }
 
@@ -134,33 +142,32 @@ pub struct Named {
     pub nick: Option<String>,
 }
 
-/// Reads the answer of `users.get`. A deleted user has no name.
+/// Reads the answer of `users.get`. A deleted user has no name; a user that cannot be read is as one that is absent.
 ///
 /// # Errors
 /// When it is an error of the API or cannot be read.
 pub fn users_reply(body: &str) -> Result<Vec<Named>, Refusal> {
     #[derive(Deserialize)]
-    struct Shape {
+    struct User {
         id: i64,
-        #[serde(default)]
-        first_name: String,
-        #[serde(default)]
-        last_name: String,
+        first_name: Option<String>,
+        last_name: Option<String>,
         domain: Option<String>,
         screen_name: Option<String>,
         deactivated: Option<String>,
     }
-    let shapes: Vec<Shape> = response(body)?;
-    let named = shapes.into_iter().map(|user| {
-        let deleted = user.deactivated.as_deref() == Some("deleted");
-        let name = format!("{} {}", user.first_name.trim(), user.last_name.trim());
-        let name = Some(name.trim().to_owned()).filter(|name| !deleted && !name.is_empty());
-        Named { id: user.id, name, nick: user.domain.or(user.screen_name).filter(|_| !deleted) }
+    let users: Vec<User> = readable(&response::<Vec<&RawValue>>(body)?);
+    let named = users.into_iter().map(|user| {
+        let deleted = user.deactivated.as_deref() == Some("deleted") || user.first_name.as_deref() == Some(DELETED);
+        let words = [told(user.first_name), told(user.last_name)];
+        let name = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let nick = told(user.domain).or_else(|| told(user.screen_name));
+        Named { id: user.id, name: told(Some(name)).filter(|_| !deleted), nick: nick.filter(|_| !deleted) }
     });
     Ok(named.collect())
 }
 
-/// Reads the answer of `groups.getById`, in both of its shapes.
+/// Reads the answer of `groups.getById`, in both of its shapes. A community that cannot be read is as one that is absent.
 ///
 /// # Errors
 /// When it is an error of the API or cannot be read.
@@ -172,16 +179,18 @@ pub fn groups_reply(body: &str) -> Result<Vec<Named>, Refusal> {
         screen_name: Option<String>,
     }
     #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Shape {
-        Wrapped { groups: Vec<Group> },
-        Bare(Vec<Group>),
+    struct Wrapped<'a> {
+        #[serde(borrow)]
+        groups: Vec<&'a RawValue>,
     }
-    let (Shape::Wrapped { groups } | Shape::Bare(groups)) = response(body)?;
-    Ok(groups
-        .into_iter()
-        .map(|group| Named { id: -group.id.abs(), name: group.name, nick: group.screen_name })
-        .collect())
+    let raw: &RawValue = response(body)?;
+    let groups = if raw.get().starts_with('[') { inner(raw)? } else { inner::<Wrapped<'_>>(raw)?.groups };
+    let named = readable::<Group>(&groups).into_iter().map(|group| Named {
+        id: group.id.saturating_abs().saturating_neg(),
+        name: told(group.name).filter(|name| name != DELETED),
+        nick: told(group.screen_name),
+    });
+    Ok(named.collect())
 }
 
 /// Reads the answer of `messages.getConversationsById`: titles by peer. Where the community is no admin, VK names nothing.
@@ -203,12 +212,12 @@ pub fn conversations_reply(body: &str) -> Result<Vec<(i64, Option<String>)>, Ref
         chat_settings: Option<Chat>,
     }
     #[derive(Deserialize)]
-    struct Shape {
-        #[serde(default)]
-        items: Vec<Item>,
+    struct Conversations<'a> {
+        #[serde(borrow, default)]
+        items: Vec<&'a RawValue>,
     }
-    let shape: Shape = response(body)?;
-    Ok(shape.items.into_iter().map(|item| (item.peer.id, item.chat_settings.and_then(|chat| chat.title))).collect())
+    let items: Vec<Item> = readable(&response::<Conversations<'_>>(body)?.items);
+    Ok(items.into_iter().map(|item| (item.peer.id, item.chat_settings.and_then(|chat| told(chat.title)))).collect())
 }
 
 /// An error that the API answered.
@@ -276,28 +285,62 @@ fn response<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Refusal> {
         response: Option<&'a RawValue>,
         error: Option<ErrorShape>,
     }
-    let shape: Shape<'a> = serde_json::from_str(body).map_err(|error| unreadable(body, &error))?;
+    let shape: Shape<'a> = object(body)?;
     match (shape.response, shape.error) {
         (_, Some(error)) => {
-            Err(ApiError { code: error.error_code, message: error.error_msg.chars().take(300).collect() }.into())
+            Err(ApiError { code: error.error_code, message: masked(&error.error_msg, WORDS_CHARS) }.into())
         }
-        (Some(response), None) => serde_json::from_str(response.get())
-            .map_err(|error| WireError { what: format!("{error} in the response").chars().take(300).collect() }.into()),
+        (Some(response), None) => Ok(inner(response)?),
         (None, None) => Err(WireError { what: format!("neither response nor error in {}", excerpt(body)) }.into()),
     }
 }
 
-fn unreadable(body: &str, error: &serde_json::Error) -> WireError {
-    let words: String = error.to_string().chars().take(200).collect();
-    WireError { what: format!("{words}; it begins with {}", excerpt(body)) }
+/// Reads an answer that must be an object: serde would take a list for one.
+fn object<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, WireError> {
+    let body = body.trim_start_matches('\u{feff}').trim();
+    if !body.starts_with('{') {
+        return Err(WireError { what: format!("no JSON object; it begins with {}", excerpt(body)) });
+    }
+    serde_json::from_str(body).map_err(|error| WireError {
+        what: format!("{}; it begins with {}", masked(&error.to_string(), WORDS_CHARS), excerpt(body)),
+    })
 }
 
-/// The beginning of an answer; what stands behind a key of a secret is not shown.
+fn inner<'a, T: Deserialize<'a>>(response: &'a RawValue) -> Result<T, WireError> {
+    serde_json::from_str(response.get())
+        .map_err(|error| WireError { what: masked(&format!("{error} in the response"), WORDS_CHARS) })
+}
+
+/// The items that can be read; a stranger among them harms no neighbour.
+fn readable<'a, T: Deserialize<'a>>(items: &[&'a RawValue]) -> Vec<T> {
+    items.iter().filter_map(|item| serde_json::from_str(item.get()).ok()).collect()
+}
+
+/// Text that says something.
+fn told(text: Option<String>) -> Option<String> {
+    text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The beginning of an answer; what stands behind the name of a secret is not shown.
 fn excerpt(body: &str) -> String {
-    if body.contains("\"key\"") || body.contains("access_token") {
+    let window = body.get(..body.floor_char_boundary(EXCERPT_WINDOW_BYTES)).unwrap_or_default();
+    if ["\"key\"", "key=", "access_token"].into_iter().any(|name| window.contains(name)) {
         return "(not shown: it holds a secret)".to_owned();
     }
-    format!("{:?}", body.trim().chars().take(EXCERPT_CHARS).collect::<String>())
+    format!("{:?}", masked(window.trim(), EXCERPT_CHARS))
+}
+
+/// The first `limit` characters of `text` after every run that may be a key or a token is taken out.
+fn masked(text: &str, limit: usize) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let run = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(run.max(first.len_utf8()));
+        shown.push_str(if run < SECRET_CHARS { word } else { "[…]" });
+        rest = after;
+    }
+    shown.chars().take(limit).collect()
 }
 
 /// A ts as text or as a number, kept as VK wrote it.
@@ -372,6 +415,8 @@ mod tests {
             (r#"{"failed":3}"#, "lost"),
             (r#"{"failed":4,"min_version":0,"max_version":3}"#, "unknown 4"),
             (r#"{"failed":77}"#, "unknown 77"),
+            (r#"{"failed":"2"}"#, "key"),
+            ("\u{feff}{\"ts\":\"5\",\"updates\":[]}", "ts 5, 0 updates"),
         ] {
             assert_eq!(told(body), expected, "{body}");
         }
@@ -381,6 +426,10 @@ mod tests {
             "[]",
             "{}",
             r#"{"failed":1}"#,
+            r#"{"failed":1,"ts":""}"#,
+            r#"{"failed":"soon"}"#,
+            r#"[null,"5",[]]"#,
+            r#"{"ts":"1","updates":null}"#,
             r#"{"ts":"1"}"#,
             r#"{"updates":[]}"#,
             r#"{"ts":1.5,"updates":[]}"#,
@@ -408,6 +457,27 @@ mod tests {
     }
 
     #[test]
+    fn an_error_shows_the_beginning_of_an_answer_but_no_key_and_no_token() {
+        let check = |body: &str, shown: &str| {
+            let error = poll_reply(body).expect_err("no answer").to_string();
+            assert!(error.ends_with(shown), "{error}");
+        };
+        check("<html> 502 Bad Gateway </html>", r#"it begins with "<html> 502 Bad Gateway </html>""#);
+        check("<p>GET /wh1?act=a_check&key=abc</p>", "(not shown: it holds a secret)");
+        check("no vk1.a.0123456789abcdefghijklmnop-_ here", r#"it begins with "no vk1.a.[…] here""#);
+        let long = poll_reply(&"слово ".repeat(10_000)).expect_err("no answer").to_string();
+        assert!(long.chars().count() < 250, "{long}");
+        let token = "0123456789abcdef0123456789abcdef";
+        for body in [
+            format!(r#"{{"error":{{"error_code":5,"error_msg":"invalid access_token {token}"}}}}"#),
+            format!(r#"{{"response":"{token}"}}"#),
+        ] {
+            let error = session_reply(&body).expect_err("no session").to_string();
+            assert!(error.contains("[…]") && !error.contains("0123"), "{error}");
+        }
+    }
+
+    #[test]
     fn names_are_read_in_every_shape() {
         let named = |id, name: Option<&str>, nick: Option<&str>| Named {
             id,
@@ -426,6 +496,11 @@ mod tests {
         ] {
             assert_eq!(groups_reply(groups).expect("read"), [named(-7, Some("G"), Some("g"))]);
         }
+        let partly = r#"{"response":[{"id":"x"},{"first_name":"A"},{"id":4,"first_name":null,"last_name":" Lee ","domain":"","screen_name":"lee"},
+            {"id":5,"first_name":"DELETED","last_name":""}]}"#;
+        assert_eq!(users_reply(partly).expect("read"), [named(4, Some("Lee"), Some("lee")), named(5, None, None)]);
+        assert!(users_reply(r#"{"response":{}}"#).is_err());
+        assert!(groups_reply(r#"{"response":null}"#).is_err());
         let chats = r#"{"response":{"count":2,"items":[{"peer":{"id":2000000041},"chat_settings":{"title":"T"}},{"peer":{"id":5}}]}}"#;
         assert_eq!(conversations_reply(chats).expect("read"), [(2_000_000_041, Some("T".into())), (5, None)]);
         assert_eq!(conversations_reply(r#"{"response":{"count":0,"items":[]}}"#).expect("read"), []);
@@ -446,6 +521,19 @@ mod tests {
         ] {
             assert_eq!(ApiError { code, message: String::new() }.class(), class, "{code}");
         }
+    }
+
+    #[test]
+    fn settings_are_read_with_flags_of_either_kind() {
+        let settings = settings_reply(
+            r#"{"response":{"is_enabled":true,"events":{"message_new":1,"message_event":false},"api_version":"5.50"}}"#,
+        )
+        .expect("read");
+        assert_eq!((settings.is_enabled, settings.api_version.as_deref()), (true, Some("5.50")));
+        assert_eq!(
+            settings.events.into_iter().map(|(name, flag)| (name, flag.0)).collect::<Vec<_>>(),
+            [("message_event".to_owned(), false), ("message_new".to_owned(), true)]
+        );
     }
 
     proptest! {
