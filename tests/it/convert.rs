@@ -179,12 +179,49 @@ fn what_cannot_be_read_is_quarantined_with_its_reason() {
             r#"{"type":"message_event","object":{"user_id":1.5}}"#,
             "the object of message_event: a number that is no integer",
         ),
-        (r#"{"type":"group_join","group_id":-4,"object":{}}"#, "group_id: a community's id is a positive number"),
     ] {
         let bad = convert_all(&[update], false).remove(0).expect_err(update);
         assert!(bad.reason.starts_with(reason), "{update}: {}", bad.reason);
         assert_eq!(bad.raw, update);
     }
+}
+
+#[test]
+fn a_reason_quotes_nobodys_words() {
+    let update = r#"{"type":"message_new","object":{"message":{"from_id":"my private, expected words"}}}"#;
+    let bad = convert_all(&[update], false).remove(0).expect_err("quarantined");
+    assert!(!bad.reason.contains("private") && bad.reason.contains("integer"), "{}", bad.reason);
+    let update = r#"{"type":"message_new","object":{"message":{"from_id":1,"fwd_messages":"my private words"}}}"#;
+    let bad = convert_all(&[update], false).remove(0).expect_err("quarantined");
+    assert!(
+        bad.reason.starts_with("the object of message_new: invalid type: a text, expected a sequence"),
+        "{}",
+        bad.reason
+    );
+}
+
+#[test]
+fn what_vk_adds_or_doubles_fails_no_event() {
+    let found = |update: &str| -> Value { serde_json::from_slice(&convert(update).body).expect("JSON") };
+    let both = r#"{"type":"message_new","object":{"message":{"from_id":1,"conversation_message_id":5,"cmid":5}}}"#;
+    assert_eq!(found(both)["cmid"], 5);
+    let reaction =
+        r#"{"type":"message_reaction_event","object":{"reacted_id":1,"cmid":6,"conversation_message_id":6}}"#;
+    assert_eq!(found(reaction)["cmid"], 6);
+    let nested = r#"{"type":"message_new","object":{"message":{"from_id":1,"fwd_messages":[{"from_id":2,"text":"x","message":"new at VK"}]}}}"#;
+    assert_eq!(found(nested)["forward"][0]["text"], "x");
+    let wrapped = r#"{"type":"message_edit","object":{"message":{"from_id":7,"text":"y"}}}"#;
+    assert_eq!((&found(wrapped)["user_id"], &found(wrapped)["text"]), (&json!(7), &json!("y")));
+    let far = r#"{"type":"message_new","object":{"user_id":1,"chat_id":9223372036854775807,"body":"z"}}"#;
+    assert_eq!(found(far)["peer_id"], i64::MAX);
+    let nobodys = r#"{"type":"group_join","group_id":0,"object":{"user_id":1}}"#;
+    assert_eq!(convert(nobodys).group.get(), 218_730_916);
+}
+
+#[test]
+fn an_event_is_one_line_however_vk_wrote_its_object() {
+    let event = convert("{\"type\":\"x\",\"object\":{\r\n \"a\": [\n1]\n}}");
+    assert!(body(&event).ends_with(r#","object":{ "a": [1]}}"#), "{}", body(&event));
 }
 
 #[test]

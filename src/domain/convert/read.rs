@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 
-use super::shapes::{Anything, Button, Envelope, Int, Message, Reaction, Text};
+use super::shapes::{Anything, Button, Envelope, Int, Message, Reaction, Text, Wrapper};
 use crate::domain::event::CHAT_BASE;
 use crate::domain::ids::{EventId, GroupId, Ts};
 
@@ -106,7 +106,8 @@ fn read<'a>(group: GroupId, raw: &'a str, made: &mut dyn FnMut() -> EventId) -> 
     if !raw.trim_start().starts_with('{') {
         return Err("the update is no JSON object".to_owned());
     }
-    let envelope: Envelope<'a> = serde_json::from_str(raw).map_err(|error| format!("the update: {error}"))?;
+    let envelope: Envelope<'a> =
+        serde_json::from_str(raw).map_err(|error| format!("the update: {}", without_texts(&error)))?;
     let kind = envelope.kind.ok_or("the update has no type")?;
     let kind: Text<'a> =
         serde_json::from_str(kind.get()).map_err(|_| "the type of the update is no text".to_owned())?;
@@ -114,15 +115,22 @@ fn read<'a>(group: GroupId, raw: &'a str, made: &mut dyn FnMut() -> EventId) -> 
     if kind.is_empty() || kind.len() > TYPE_BYTES {
         return Err(format!("the type of the update has {} bytes; 1 to {TYPE_BYTES} are believed", kind.len()));
     }
-    let group = envelope
-        .group_id
-        .and_then(|id| serde_json::from_str::<Int>(id.get()).ok())
-        .map_or(Ok(group), |Int(id)| GroupId::new(id));
-    let group = group.map_err(|error| format!("group_id: {error}"))?;
+    // What is no community is not believed: the one that was asked for stands in.
+    let said = envelope.group_id.and_then(|id| serde_json::from_str::<Int>(id.get()).ok());
+    let group = said.and_then(|Int(id)| GroupId::new(id).ok()).unwrap_or(group);
     let event_id = envelope.event_id.and_then(|id| serde_json::from_str::<EventId>(id.get()).ok());
     let object = envelope.object;
     let (body, user_id, peer_id) = read_object(group, &kind, object)?;
     Ok(Update { group, event_id: event_id.unwrap_or_else(made), kind, object, body, user_id, peer_id })
+}
+
+/// An error of the parser without the texts that it quotes: they are people's words, and reasons are logged.
+fn without_texts(error: &serde_json::Error) -> String {
+    let words = error.to_string();
+    match (words.split_once(": string \""), words.rsplit_once(", expected ")) {
+        (Some((what, _)), Some((_, expected))) => format!("{what}: a text, expected {expected}"),
+        _ => words,
+    }
 }
 
 type WhoAndWhere<'a> = (Body<'a>, Option<i64>, Option<i64>);
@@ -132,13 +140,18 @@ fn read_object<'a>(group: GroupId, kind: &str, object: Option<&'a RawValue>) -> 
         let text = object.map(RawValue::get).ok_or_else(|| format!("{kind} without an object"))?;
         if text.starts_with('{') { Ok(text) } else { Err(format!("the object of {kind} is no JSON object")) }
     };
-    let told = |error: serde_json::Error| format!("the object of {kind}: {error}");
+    let told = |error: serde_json::Error| format!("the object of {kind}: {}", without_texts(&error));
     Ok(match kind {
         "message_new" | "message_edit" | "message_reply" => {
-            let mut message: Box<Message<'a>> = serde_json::from_str(known()?).map_err(told)?;
-            if let Some(inner) = message.message.take() {
-                message = inner;
-            }
+            let text = known()?;
+            let read_wrapper = || serde_json::from_str::<Wrapper<'a>>(text).map(Wrapper::into_message).map_err(told);
+            let message = match kind {
+                "message_new" => read_wrapper()?,
+                _ => {
+                    let bare: Box<Message<'a>> = serde_json::from_str(text).map_err(told)?;
+                    if bare.is_wrapper() { read_wrapper()? } else { bare }
+                }
+            };
             let (who, peer) = (message.author(group.get()), message.peer());
             (Body::Message(message), who, peer)
         }

@@ -8,6 +8,8 @@ use serde::de::{self, Deserializer, IgnoredAny, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::domain::event::CHAT_BASE;
+
 /// Text that is borrowed where it has no escapes.
 #[derive(Deserialize, Serialize, Debug, Clone)]
 #[serde(transparent)]
@@ -63,16 +65,16 @@ pub(super) struct Envelope<'a> {
     pub(super) object: Option<&'a RawValue>,
 }
 
-/// A message of any version, and the wrapper that `message_new` has since 5.103: there, `message` is the message.
+/// A message of any version. `Inner` is what stands under `message`: nothing that a message itself has.
 #[derive(Deserialize)]
-pub(super) struct Message<'a> {
-    #[serde(borrow)]
-    pub(super) message: Option<Box<Message<'a>>>,
+#[serde(bound(deserialize = "Inner: Deserialize<'de>"))]
+pub(super) struct Message<'a, Inner = IgnoredAny> {
+    message: Option<Inner>,
     pub(super) date: Option<Int>,
     pub(super) from_id: Option<Int>,
     pub(super) peer_id: Option<Int>,
-    #[serde(alias = "cmid")]
-    pub(super) conversation_message_id: Option<Int>,
+    conversation_message_id: Option<Int>,
+    cmid: Option<Int>,
     #[serde(borrow)]
     text: Option<Text<'a>>,
     #[serde(borrow)]
@@ -96,7 +98,46 @@ struct Attachment<'a> {
     kind: Option<Text<'a>>,
 }
 
+/// The object of `message_new`: since 5.103 a wrapper of the message, before it the message itself.
+pub(super) type Wrapper<'a> = Message<'a, Box<Message<'a>>>;
+
+impl<'a> Wrapper<'a> {
+    /// The message.
+    pub(super) fn into_message(self) -> Box<Message<'a>> {
+        match self.message {
+            Some(inner) => inner,
+            None => Box::new(Message {
+                message: None,
+                date: self.date,
+                from_id: self.from_id,
+                peer_id: self.peer_id,
+                conversation_message_id: self.conversation_message_id,
+                cmid: self.cmid,
+                text: self.text,
+                fwd_messages: self.fwd_messages,
+                reply_message: self.reply_message,
+                attachments: self.attachments,
+                geo: self.geo,
+                user_id: self.user_id,
+                chat_id: self.chat_id,
+                out: self.out,
+                body: self.body,
+            }),
+        }
+    }
+}
+
 impl Message<'_> {
+    /// Whether it is not a message but a wrapper of one.
+    pub(super) fn is_wrapper(&self) -> bool {
+        self.message.is_some() && self.from_id.is_none() && self.peer_id.is_none()
+    }
+
+    /// Its number in its conversation, under either of its names.
+    pub(super) fn cmid(&self) -> Option<i64> {
+        self.conversation_message_id.or(self.cmid).map(|Int(id)| id)
+    }
+
     /// Who wrote it. Below 5.80 the community's own messages name the other side and are marked `out`.
     pub(super) fn author(&self, group: i64) -> Option<i64> {
         let ours = self.from_id.is_none() && self.user_id.is_some() && self.out == Some(Int(1));
@@ -110,7 +151,7 @@ impl Message<'_> {
 
     /// Where it was written. Below 5.80: the chat's number, else the other side.
     pub(super) fn peer(&self) -> Option<i64> {
-        let old_chat = || self.chat_id.map(|Int(chat)| chat + crate::domain::event::CHAT_BASE);
+        let old_chat = || self.chat_id.map(|Int(chat)| chat.saturating_add(CHAT_BASE));
         self.peer_id.map(|Int(peer)| peer).or_else(old_chat).or(self.user_id.map(|Int(user)| user))
     }
 
@@ -135,8 +176,8 @@ impl Message<'_> {
 pub(super) struct Button<'a> {
     pub(super) user_id: Option<Int>,
     pub(super) peer_id: Option<Int>,
-    #[serde(alias = "cmid")]
     pub(super) conversation_message_id: Option<Int>,
+    pub(super) cmid: Option<Int>,
     #[serde(borrow)]
     pub(super) event_id: Option<Text<'a>>,
     #[serde(borrow)]
@@ -148,8 +189,8 @@ pub(super) struct Button<'a> {
 pub(super) struct Reaction {
     pub(super) reacted_id: Option<Int>,
     pub(super) peer_id: Option<Int>,
-    #[serde(alias = "conversation_message_id")]
     pub(super) cmid: Option<Int>,
+    pub(super) conversation_message_id: Option<Int>,
     pub(super) reaction_id: Option<Int>,
 }
 

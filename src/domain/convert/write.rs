@@ -136,35 +136,35 @@ fn write(head: &Head<'_>, body: &Body<'_>, object: Option<&RawValue>, always: Op
     let mut out = Writer::new(head);
     match body {
         Body::Message(message) => {
-            out.key("cmid", &message.conversation_message_id.map(|Int(id)| id));
+            out.key("cmid", &message.cmid());
             out.key("text", message.text());
             out.key("reply", &message.reply_message.as_deref().map(Nested));
             out.key("forward", &Forward(message));
             out.key("attachments", &Kinds(message));
         }
         Body::Button(button) => write_button(&mut out, button),
-        Body::Reaction(Reaction { cmid, reaction_id, .. }) => {
-            out.key("cmid", &cmid.map(|Int(id)| id));
+        Body::Reaction(Reaction { cmid, conversation_message_id, reaction_id, .. }) => {
+            out.key("cmid", &cmid.or(*conversation_message_id).map(|Int(id)| id));
             out.key("reaction_id", &reaction_id.map(|Int(id)| id));
         }
         Body::Other => {
-            out.key("object", &always);
+            out.raw("object", always);
             return out.end();
         }
     }
     if object.is_some() {
-        out.key("object", &object);
+        out.raw("object", object);
     }
     out.end()
 }
 
 fn write_button(out: &mut Writer, button: &Button<'_>) {
-    out.key("cmid", &button.conversation_message_id.map(|Int(id)| id));
+    out.key("cmid", &button.conversation_message_id.or(button.cmid).map(|Int(id)| id));
     out.key("button_event_id", &button.event_id);
     match button.payload.map(payload) {
-        Some(Payload::AsItCame(raw)) => out.key("payload", raw),
-        Some(Payload::Parsed(raw)) => out.key("payload", &raw),
-        None => out.key("payload", &()),
+        Some(Payload::AsItCame(raw)) => out.raw("payload", Some(raw)),
+        Some(Payload::Parsed(raw)) => out.raw("payload", Some(&raw)),
+        None => out.raw("payload", None),
     }
 }
 
@@ -198,6 +198,15 @@ impl Writer {
         self.value(value);
     }
 
+    /// A value as it came, on one line: a line break in valid JSON is white space, and an event is one line of NDJSON.
+    fn raw(&mut self, key: &str, value: Option<&RawValue>) {
+        let text = value.map_or("null", RawValue::get);
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.extend_from_slice(b"\":");
+        self.0.extend(text.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
+    }
+
     fn value(&mut self, value: &(impl Serialize + ?Sized)) {
         serde_json::to_writer(&mut self.0, value).expect("invariant: our values are plain and a buffer takes all");
     }
@@ -216,7 +225,7 @@ impl Serialize for Nested<'_> {
         let message = self.0;
         let mut out = serializer.serialize_struct("Nested", 7)?;
         out.serialize_field("user_id", &message.sender())?;
-        out.serialize_field("cmid", &message.conversation_message_id.map(|Int(id)| id))?;
+        out.serialize_field("cmid", &message.cmid())?;
         out.serialize_field("text", message.text())?;
         out.serialize_field("date", &message.date.map(|Int(date)| date))?;
         out.serialize_field("attachments", &Kinds(message))?;
