@@ -35,9 +35,13 @@ pub(super) fn run(args: &ConvertArgs, settings: &Settings) -> Result<Exit, Failu
         Box::new(File::open(&args.file).map_err(told)?)
     };
     input
-        .take(INPUT_BYTES)
+        .take(INPUT_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::new(format!("{} cannot be read: {error}", args.file.display())))?;
+    if bytes.len() as u64 > INPUT_BYTES {
+        let told = format!("{} has more than {INPUT_BYTES} bytes: convert it in parts", args.file.display());
+        return Err(Failure::new(told));
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     let summary = convert(&bytes, &mut out, &mut io::stderr().lock(), at, settings)?;
     out.flush()?;
@@ -57,24 +61,21 @@ pub(super) fn convert(
 ) -> io::Result<Summary> {
     let text = mend(input);
     let mut summary = Summary::default();
-    let mut number = 0;
     let stamp = Stamp::new(at, settings.utc_offset);
     let group = GroupId::new(1).map_err(io::Error::other)?;
     let ts = Ts::parse("0").map_err(io::Error::other)?;
-    for piece in pieces(&text) {
-        let updates = updates(piece);
-        for update in read_answer(group, &ts, &updates) {
-            number += 1;
-            match update {
-                Ok(update) => {
-                    out.write_all(&update.into_event(&NameBook::default(), &stamp, settings).body)?;
-                    out.write_all(b"\n")?;
-                    summary.converted += 1;
-                }
-                Err(bad) => {
-                    writeln!(err, "quarantined: update {number}: {}", bad.reason)?;
-                    summary.quarantined += 1;
-                }
+    // As one answer, so that two identical updates without an id get two ids wherever they stand.
+    let updates: Vec<&str> = pieces(&text).into_iter().flat_map(updates).collect();
+    for (update, number) in read_answer(group, &ts, &updates).into_iter().zip(1..) {
+        match update {
+            Ok(update) => {
+                out.write_all(&update.into_event(&NameBook::default(), &stamp, settings).body)?;
+                out.write_all(b"\n")?;
+                summary.converted += 1;
+            }
+            Err(bad) => {
+                writeln!(err, "quarantined: update {number}: {}", bad.reason)?;
+                summary.quarantined += 1;
             }
         }
     }
@@ -134,6 +135,27 @@ mod tests {
         check(&format!(r#"{{"ts":"1","updates":[{update}]}}"#), 1, &[]);
         check(&format!("{update}\n\n[{update}]\n"), 2, &[]);
         check("", 0, &[]);
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_the_input_looks_like() {
+        check("{\n  \"type\": \"group_join\",\n  \"object\": {\n    \"user_id\": 1\n  }\n}\n", 1, &[]);
+        check("[\r\n{\"type\":\"x\",\"object\":[\r\n1]},\r\n{\"type\":\"y\"}\r\n]", 2, &[]);
+    }
+
+    #[test]
+    fn identical_updates_on_two_lines_are_two_events() {
+        let update = r#"{"type":"group_join","object":{"user_id":1}}"#;
+        let settings = Settings {
+            command_prefixes: vec![],
+            utc_offset: FixedOffset::east_opt(0).expect("an offset"),
+            object: false,
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        convert(format!("{update}\n{update}\n").as_bytes(), &mut out, &mut err, Moment(0), &settings).expect("written");
+        let events: Vec<&str> = std::str::from_utf8(&out).expect("text").lines().collect();
+        assert_eq!(events.len(), 2);
+        assert_ne!(events[0], events[1]);
     }
 
     #[test]

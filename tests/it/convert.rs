@@ -179,6 +179,13 @@ fn what_cannot_be_read_is_quarantined_with_its_reason() {
             r#"{"type":"message_event","object":{"user_id":1.5}}"#,
             "the object of message_event: a number that is no integer",
         ),
+        (
+            r#"{"type":"message_new","object":{"message":{"fwd_messages":[{"text":{}}]}}}"#,
+            "the object of message_new: invalid type: map, expected a string at line 1 column 36",
+        ),
+        (r#"{"type":"message_event","object":[1,2,3,4,"x",null]}"#, "the object of message_event is no JSON object"),
+        (r#"{"type":"message_new","object":{"message":"text"}}"#, "the object of message_new: invalid type"),
+        (r#"{"object":7,"type":"message_edit"}"#, "the object of message_edit is no JSON object"),
     ] {
         let bad = convert_all(&[update], false).remove(0).expect_err(update);
         assert!(bad.reason.starts_with(reason), "{update}: {}", bad.reason);
@@ -222,6 +229,108 @@ fn what_vk_adds_or_doubles_fails_no_event() {
 fn an_event_is_one_line_however_vk_wrote_its_object() {
     let event = convert("{\"type\":\"x\",\"object\":{\r\n \"a\": [\n1]\n}}");
     assert!(body(&event).ends_with(r#","object":{ "a": [1]}}"#), "{}", body(&event));
+}
+
+#[test]
+fn what_only_describes_fails_nothing_whatever_its_kind() {
+    let check = |object: Value, key: &str, expected: Value| {
+        let update = json!({ "type": "message_new", "event_id": "aa", "object": object }).to_string();
+        let found: Value = serde_json::from_slice(&convert(&update).body).expect("JSON");
+        assert_eq!(found[key], expected, "{update}");
+    };
+    let kinds = json!([{ "type": "Photo" }, { "type": 5 }, {}, null, 7, "doc", ["x"], true, 1.5, { "type": "новое" }]);
+    check(json!({ "attachments": kinds, "geo": {} }), "attachments", json!(["photo", "новое", "geo"]));
+    check(json!({ "attachments": null, "geo": [] }), "attachments", json!([]));
+    check(json!({ "geo": false, "out": {} }), "attachments", json!([]));
+    check(json!({ "chat_id": 2, "user_id": 1 }), "peer_id", json!(2_000_000_002_i64));
+    check(json!({ "user_id": 5, "out": 1 }), "user_id", json!(-218_730_916));
+    check(json!({ "user_id": 5, "out": true }), "user_id", json!(-218_730_916));
+    check(json!({ "user_id": 5, "out": 0 }), "user_id", json!(5));
+    check(json!({ "message": null, "text": "bare" }), "text", json!("bare"));
+}
+
+#[test]
+fn an_envelope_reads_alike_in_any_order_and_whatever_surrounds_it() {
+    let message = r#""object":{"message":{"from_id":1,"text":"x","peer_id":2}}"#;
+    let straight = convert(&format!(r#"{{"type":"message_new","event_id":"aa","group_id":7,{message}}}"#));
+    for update in [
+        format!(r#"{{{message},"group_id":7,"event_id":"aa","type":"message_new"}}"#),
+        format!(r#"{{"type":"x",{message},"type":"message_new","group_id":"7","event_id":"aa"}}"#),
+        format!(r#"{{"type":"message_event",{message},"group_id":7,"event_id":"aa","type":"message_new","v":[[]]}}"#),
+    ] {
+        assert_eq!(convert(&update), straight, "{update}");
+    }
+    assert_eq!(straight.group, GroupId::new(7).expect("an id"));
+    for group_id in ["-4", "0", "[]", "null", "\"x\"", "1.5"] {
+        let event = convert(&format!(r#"{{"type":"group_join","group_id":{group_id},"object":{{}}}}"#));
+        assert_eq!(event.group, GroupId::new(218_730_916).expect("an id"), "{group_id}");
+    }
+}
+
+#[test]
+fn a_bare_message_may_have_a_key_named_message_one_day() {
+    for kind in ["message_edit", "message_reply"] {
+        for inner in [r#""new at VK""#, r#"{"from_id":[]}"#, r#"{"text":"inner"}"#, "null"] {
+            let fields = [format!(r#""message":{inner}"#), r#""from_id":5,"text":"x""#.to_owned()];
+            for object in [fields.join(","), fields.iter().rev().cloned().collect::<Vec<_>>().join(",")] {
+                let event = convert(&format!(r#"{{"type":"{kind}","object":{{{object}}}}}"#));
+                let found: Value = serde_json::from_slice(&event.body).expect("JSON");
+                assert_eq!((&found["user_id"], &found["text"]), (&json!(5), &json!("x")), "{object}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_event_is_one_line_although_vk_breaks_lines() {
+    let object = "{\r\n \"user_id\": 1,\n \"text\": \"a\\nb\"\n}";
+    let payload = r#"{"user_id":1,"payload":"{\n \"a\":\n \"b\\nc\"}"}"#;
+    for (kind, object, key, expected) in [
+        ("group_join", object, "object", json!({ "user_id": 1, "text": "a\nb" })),
+        ("message_new", object, "object", json!({ "user_id": 1, "text": "a\nb" })),
+        ("message_event", payload, "payload", json!({ "a": "b\nc" })),
+    ] {
+        let update = format!("{{\"type\":\"{kind}\",\n\"object\":\n{object}\n}}");
+        let text = body(&convert_all(&[&update], true).remove(0).expect("read"));
+        assert!(!text.contains(['\n', '\r']), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON")[key], expected, "{text}");
+    }
+}
+
+#[test]
+fn a_payload_is_the_value_that_its_text_holds_and_else_what_it_is() {
+    let check = |payload: &str, expected: &str| {
+        let event = convert(&format!(r#"{{"type":"message_event","object":{{"user_id":1,"payload":{payload}}}}}"#));
+        assert!(body(&event).ends_with(&format!(r#","payload":{expected}}}"#)), "{payload}: {}", body(&event));
+    };
+    check(r#""{\"a\":1}""#, r#"{"a":1}"#);
+    check(r#""[1, 2]""#, "[1, 2]");
+    check(r#""5""#, "5");
+    check(r#""null""#, "null");
+    check(r#""\"text\"""#, r#""text""#);
+    check(r#""""#, r#""""#);
+    check(r#"" ""#, r#"" ""#);
+    check(r#""{\"a\":""#, r#""{\"a\":""#);
+    check(r#""\u00a05""#, r#""\u00a05""#);
+    check("{ }", "{ }");
+    check("12345678901234567890123", "12345678901234567890123");
+    check("null", "null");
+}
+
+#[test]
+fn names_are_wanted_only_of_those_who_can_have_one() {
+    let check = |user: i64, peer: i64, people: &[i64], chat: Option<i64>| {
+        let update =
+            json!({ "type": "message_new", "object": { "from_id": user, "peer_id": peer, "text": "x" } }).to_string();
+        let group = GroupId::new(1).expect("an id");
+        let wanted = read_answer(group, &Ts::parse("1").expect("a ts"), &[&update]).remove(0).expect("read").wanted();
+        assert_eq!((wanted.people().collect::<Vec<_>>(), wanted.chat), (people.to_vec(), chat), "{update}");
+    };
+    check(5, 5, &[5, 5], None);
+    check(-7, 5, &[-7, 5], None);
+    check(5, 2_000_000_002, &[5], Some(2_000_000_002));
+    check(0, 0, &[], None);
+    check(-2_000_000_123, -2_000_000_123, &[], None);
 }
 
 #[test]
@@ -292,7 +401,12 @@ fn any_json() -> impl Strategy<Value = Value> {
                 "payload",
                 "user_id",
                 "geo",
-                "body"
+                "body",
+                "cmid",
+                "conversation_message_id",
+                "chat_id",
+                "out",
+                "date"
             ])
             .prop_map(str::to_owned)
         ];

@@ -6,16 +6,18 @@ use std::borrow::Cow;
 /// Text of an answer; borrowed when nothing was wrong with it.
 #[must_use]
 pub fn mend(bytes: &[u8]) -> Cow<'_, str> {
-    match String::from_utf8_lossy(bytes) {
-        Cow::Borrowed(text) => mend_surrogates(text),
-        Cow::Owned(text) => Cow::Owned(mend_surrogates(&text).into_owned()),
+    // A lossy reading goes byte by byte even over sound text, a strict one does not.
+    match std::str::from_utf8(bytes) {
+        Ok(text) => mend_surrogates(text),
+        Err(_) => Cow::Owned(mend_surrogates(&String::from_utf8_lossy(bytes)).into_owned()),
     }
 }
 
 /// Replaces escapes of lone surrogates (`\ud83d` without its mate) by the escape of U+FFFD.
 #[must_use]
 pub(super) fn mend_surrogates(text: &str) -> Cow<'_, str> {
-    if !text.contains("\\ud") && !text.contains("\\uD") {
+    // Most texts have no such escape at all: that takes one fast look.
+    if !text.contains("\\u") || !(text.contains("\\ud") || text.contains("\\uD")) {
         return Cow::Borrowed(text);
     }
     let mut mended = String::new();

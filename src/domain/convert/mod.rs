@@ -2,13 +2,17 @@
 //! typed, borrowed pass, and written in one; a neighbour that cannot be read harms nobody.
 //!
 //! - `mend`: bytes to text that a JSON parser takes.
+//! - `envelope`: what an update says of itself, its object typed on the way.
 //! - `read`: text to a typed update, or to what goes into quarantine.
-//! - `shapes`: what VK's objects look like, every version of them.
+//! - `message`: what an event says of a message, whichever version of VK's API wrote it.
+//! - `shapes`: what the other objects look like, and how kind we are to their values.
 //! - `write`: a typed update to the event and its body.
 //!
 //! Deliberately absent: a closed list of types, attachments or fields; VK invents new ones, and they pass.
 
+mod envelope;
 mod mend;
+mod message;
 mod read;
 mod shapes;
 mod write;

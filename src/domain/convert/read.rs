@@ -1,11 +1,15 @@
 //! The text of an update to a typed one, or to what goes into quarantine. Deliberately absent: writing, names.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
+use serde::de::DeserializeSeed;
 use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 
-use super::shapes::{Anything, Button, Envelope, Int, Message, Reaction, Text, Wrapper};
+use super::envelope::{self, Object, Shape};
+use super::message::Message;
+use super::shapes::{Anything, Button, Int, Loose, Reaction};
 use crate::domain::event::CHAT_BASE;
 use crate::domain::ids::{EventId, GroupId, Ts};
 
@@ -16,21 +20,22 @@ const REASON_CHARS: usize = 300;
 
 /// An update that was read.
 pub struct Update<'a> {
+    pub(super) raw: &'a str,
     pub(super) group: GroupId,
     pub(super) event_id: EventId,
-    pub(super) kind: String,
-    pub(super) object: Option<&'a RawValue>,
+    pub(super) kind: Cow<'a, str>,
     pub(super) body: Body<'a>,
     pub(super) user_id: Option<i64>,
     pub(super) peer_id: Option<i64>,
 }
 
-/// What its object is.
+/// What its object is. The types that have a shape of their own are *known*: their object must be readable, else the
+/// update goes into quarantine. Every other object is passed on as it is, whatever it is.
 pub(super) enum Body<'a> {
-    Message(Box<Message<'a>>),
+    Message(Message<'a>),
     Button(Button<'a>),
     Reaction(Reaction),
-    Other,
+    Other(Option<&'a RawValue>),
 }
 
 /// An update that cannot be read.
@@ -62,16 +67,31 @@ impl Wanted {
     }
 }
 
-impl Update<'_> {
+impl<'a> Update<'a> {
+    /// VK's object as it came. A second look at the update, for those who asked for objects.
+    pub(super) fn object(&self) -> Option<&'a RawValue> {
+        match (&self.body, envelope::read(self.raw, false)) {
+            (Body::Other(object), _) => *object,
+            (_, Ok(envelope::Envelope { object: Object::Raw(object), .. })) => object,
+            (_, _) => None,
+        }
+    }
+
     /// The names that it would like.
     #[must_use]
     pub fn wanted(&self) -> Wanted {
         Wanted {
-            user: self.user_id,
-            other_side: self.peer_id.filter(|peer| *peer <= CHAT_BASE),
+            user: self.user_id.filter(|user| named(*user)),
+            other_side: self.peer_id.filter(|peer| named(*peer)),
             chat: self.peer_id.filter(|peer| *peer > CHAT_BASE),
         }
     }
+}
+
+/// Whether someone with a name can have this id: zero is nobody, and below the mirror of [`CHAT_BASE`] are addresses of
+/// e-mail, which VK's look-ups of communities refuse.
+fn named(id: i64) -> bool {
+    id != 0 && (-CHAT_BASE..=CHAT_BASE).contains(&id)
 }
 
 /// Reads the updates of one answer that was asked for with `asked`. `updates` is mended text; the n-th result is the n-th
@@ -106,22 +126,31 @@ fn read<'a>(group: GroupId, raw: &'a str, made: &mut dyn FnMut() -> EventId) -> 
     if !raw.trim_start().starts_with('{') {
         return Err("the update is no JSON object".to_owned());
     }
-    let envelope: Envelope<'a> =
-        serde_json::from_str(raw).map_err(|error| format!("the update: {}", without_texts(&error)))?;
-    let kind = envelope.kind.ok_or("the update has no type")?;
-    let kind: Text<'a> =
-        serde_json::from_str(kind.get()).map_err(|_| "the type of the update is no text".to_owned())?;
-    let kind = kind.0.into_owned();
+    // The object is typed on the way where its type is known by then. Whatever stands in the way of that, the slower
+    // reading decides and tells why: the order of VK's keys never makes a difference.
+    let envelope = match envelope::read(raw, true) {
+        Ok(envelope) => envelope,
+        Err(_) => envelope::read(raw, false).map_err(|error| format!("the update: {}", without_texts(&error)))?,
+    };
+    let kind = match envelope.kind {
+        Loose::Text(kind) => kind,
+        Loose::Absent => return Err("the update has no type".to_owned()),
+        Loose::Flag(_) | Loose::Int(_) | Loose::Object | Loose::Else => {
+            return Err("the type of the update is no text".to_owned());
+        }
+    };
     if kind.is_empty() || kind.len() > TYPE_BYTES {
         return Err(format!("the type of the update has {} bytes; 1 to {TYPE_BYTES} are believed", kind.len()));
     }
-    // What is no community is not believed: the one that was asked for stands in.
-    let said = envelope.group_id.and_then(|id| serde_json::from_str::<Int>(id.get()).ok());
-    let group = said.and_then(|Int(id)| GroupId::new(id).ok()).unwrap_or(group);
-    let event_id = envelope.event_id.and_then(|id| serde_json::from_str::<EventId>(id.get()).ok());
-    let object = envelope.object;
-    let (body, user_id, peer_id) = read_object(group, &kind, object)?;
-    Ok(Update { group, event_id: event_id.unwrap_or_else(made), kind, object, body, user_id, peer_id })
+    let group = envelope.group_id.int().and_then(|id| GroupId::new(id).ok()).unwrap_or(group);
+    let event_id = envelope.event_id.text().and_then(|id| EventId::parse(&id).ok());
+    let body = match (envelope.object, Shape::of(&kind)) {
+        (Object::Read(body), _) => body,
+        (Object::Raw(object), Some(shape)) => read_object(shape, &kind, object)?,
+        (Object::Raw(object), None) => Body::Other(object),
+    };
+    let (user_id, peer_id) = who_and_where(group, &kind, &body);
+    Ok(Update { raw, group, event_id: event_id.unwrap_or_else(made), kind, body, user_id, peer_id })
 }
 
 /// An error of the parser without the texts that it quotes: they are people's words, and reasons are logged.
@@ -133,42 +162,25 @@ fn without_texts(error: &serde_json::Error) -> String {
     }
 }
 
-type WhoAndWhere<'a> = (Body<'a>, Option<i64>, Option<i64>);
+fn read_object<'a>(shape: Shape, kind: &str, object: Option<&'a RawValue>) -> Result<Body<'a>, String> {
+    let text = object.map(RawValue::get).ok_or_else(|| format!("{kind} without an object"))?;
+    if !text.starts_with('{') {
+        return Err(format!("the object of {kind} is no JSON object"));
+    }
+    let read = shape.deserialize(&mut serde_json::Deserializer::from_str(text));
+    read.map_err(|error| format!("the object of {kind}: {}", without_texts(&error)))
+}
 
-fn read_object<'a>(group: GroupId, kind: &str, object: Option<&'a RawValue>) -> Result<WhoAndWhere<'a>, String> {
-    let known = || {
-        let text = object.map(RawValue::get).ok_or_else(|| format!("{kind} without an object"))?;
-        if text.starts_with('{') { Ok(text) } else { Err(format!("the object of {kind} is no JSON object")) }
-    };
-    let told = |error: serde_json::Error| format!("the object of {kind}: {}", without_texts(&error));
-    Ok(match kind {
-        "message_new" | "message_edit" | "message_reply" => {
-            let text = known()?;
-            let read_wrapper = || serde_json::from_str::<Wrapper<'a>>(text).map(Wrapper::into_message).map_err(told);
-            let message = match kind {
-                "message_new" => read_wrapper()?,
-                _ => {
-                    let bare: Box<Message<'a>> = serde_json::from_str(text).map_err(told)?;
-                    if bare.is_wrapper() { read_wrapper()? } else { bare }
-                }
-            };
-            let (who, peer) = (message.author(group.get()), message.peer());
-            (Body::Message(message), who, peer)
+fn who_and_where(group: GroupId, kind: &str, body: &Body<'_>) -> (Option<i64>, Option<i64>) {
+    let number = |id: Option<Int>| id.map(|Int(id)| id);
+    match body {
+        Body::Message(message) => (message.author(group.get()), message.peer_id),
+        Body::Button(button) => (number(button.user_id), number(button.peer_id)),
+        Body::Reaction(reaction) => (number(reaction.reacted_id), number(reaction.peer_id)),
+        Body::Other(object) => {
+            let text = object.map(RawValue::get).filter(|text| text.starts_with('{'));
+            let anything: Anything<'_> = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+            (anything.who(kind), anything.peer(kind))
         }
-        "message_event" => {
-            let button: Button<'a> = serde_json::from_str(known()?).map_err(told)?;
-            let (who, peer) = (button.user_id.map(|id| id.0), button.peer_id.map(|id| id.0));
-            (Body::Button(button), who, peer)
-        }
-        "message_reaction_event" => {
-            let reaction: Reaction = serde_json::from_str(known()?).map_err(told)?;
-            let (who, peer) = (reaction.reacted_id.map(|id| id.0), reaction.peer_id.map(|id| id.0));
-            (Body::Reaction(reaction), who, peer)
-        }
-        _ => {
-            let object = object.map(RawValue::get).filter(|text| text.starts_with('{'));
-            let anything: Anything<'a> = object.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-            (Body::Other, anything.who(kind), anything.peer(kind))
-        }
-    })
+    }
 }

@@ -7,15 +7,20 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use chrono::FixedOffset;
 use serde::Serialize;
-use serde::ser::{SerializeSeq, SerializeStruct, Serializer};
+use serde::de::IgnoredAny;
+use serde::ser::{SerializeStruct, Serializer};
 use serde_json::value::RawValue;
 
 use super::Settings;
 use super::mend::mend_surrogates;
+use super::message::Message;
 use super::read::{Body, Update};
-use super::shapes::{Button, Int, Message, Reaction, Text};
+use super::shapes::{Int, Text};
 use crate::domain::event::{CHAT_BASE, Event, chat_of};
 use crate::domain::time::Moment;
+
+/// What the keys that every event has take, with names of common length, in bytes.
+const HEAD_BYTES: usize = 448;
 
 /// A name and a nick; either may be unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,19 +80,11 @@ impl Stamp {
     }
 }
 
-/// The first ten keys, which every event has.
-#[derive(Serialize)]
-struct Head<'a> {
-    ts: i64,
-    datetime: &'a str,
-    event_type: &'a str,
-    event_id: &'a str,
-    user_id: Option<i64>,
-    user_name: Option<&'a str>,
-    user_nick: Option<&'a str>,
-    peer_id: Option<i64>,
-    peer_name: Option<&'a str>,
-    chat_id: Option<i64>,
+/// A key as it stands between two values.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
 }
 
 impl Update<'_> {
@@ -95,36 +92,41 @@ impl Update<'_> {
     #[must_use]
     pub fn into_event(self, names: &NameBook, stamp: &Stamp, settings: &Settings) -> Event {
         let event_type = match &self.body {
-            Body::Message(message) if self.kind == "message_new" && is_command(message.text(), settings) => {
+            Body::Message(message) if self.kind == "message_new" && is_command(&message.text, settings) => {
                 "command_call"
             }
             Body::Button(_) => "button_pressed",
             Body::Reaction(_) => "reaction_changed",
-            Body::Message(_) | Body::Other => &self.kind,
+            Body::Message(_) | Body::Other(_) => &self.kind,
         };
-        let head = Head {
-            ts: stamp.at.unix_seconds(),
-            datetime: &stamp.datetime,
-            event_type,
-            event_id: self.event_id.as_str(),
-            user_id: self.user_id,
-            user_name: names.name(self.user_id),
-            user_nick: names.nick(self.user_id),
-            peer_id: self.peer_id,
-            peer_name: names.peer(self.peer_id),
-            chat_id: chat_of(self.peer_id),
-        };
-        let object = self.object.filter(|_| settings.object);
-        let body = write(&head, &self.body, object, self.object);
+        let object = if settings.object { self.object() } else { None };
+        let mut out = Writer(Vec::with_capacity(room(&self.body, object)));
+        self.write_head(&mut out, event_type, names, stamp);
+        write_rest(&mut out, &self.body, object);
+        let body = out.end();
         Event {
             group: self.group,
             event_type: event_type.to_owned(),
-            event_id: self.event_id.clone(),
+            event_id: self.event_id,
             user_id: self.user_id,
             peer_id: self.peer_id,
             received_at: stamp.at,
             body: Bytes::from(body),
         }
+    }
+
+    /// The first ten keys, which every event has.
+    fn write_head(&self, out: &mut Writer, event_type: &str, names: &NameBook, stamp: &Stamp) {
+        out.key("{\"ts\":", &stamp.at.unix_seconds());
+        out.key(key!("datetime"), &stamp.datetime);
+        out.key(key!("event_type"), event_type);
+        out.key(key!("event_id"), self.event_id.as_str());
+        out.key(key!("user_id"), &self.user_id);
+        out.key(key!("user_name"), &names.name(self.user_id));
+        out.key(key!("user_nick"), &names.nick(self.user_id));
+        out.key(key!("peer_id"), &self.peer_id);
+        out.key(key!("peer_name"), &names.peer(self.peer_id));
+        out.key(key!("chat_id"), &chat_of(self.peer_id));
     }
 }
 
@@ -132,79 +134,77 @@ fn is_command(text: &str, settings: &Settings) -> bool {
     settings.command_prefixes.iter().any(|prefix| text.starts_with(prefix.as_str()))
 }
 
-fn write(head: &Head<'_>, body: &Body<'_>, object: Option<&RawValue>, always: Option<&RawValue>) -> Vec<u8> {
-    let mut out = Writer::new(head);
+/// The keys that depend on what happened.
+fn write_rest(out: &mut Writer, body: &Body<'_>, object: Option<&RawValue>) {
     match body {
         Body::Message(message) => {
-            out.key("cmid", &message.cmid());
-            out.key("text", message.text());
-            out.key("reply", &message.reply_message.as_deref().map(Nested));
-            out.key("forward", &Forward(message));
-            out.key("attachments", &Kinds(message));
+            out.key(key!("cmid"), &message.cmid);
+            out.key(key!("text"), message.text.as_ref());
+            out.key(key!("reply"), &message.reply.as_deref().map(Nested));
+            out.key(key!("forward"), &Forward(&message.forward));
+            out.key(key!("attachments"), &message.kinds);
         }
-        Body::Button(button) => write_button(&mut out, button),
-        Body::Reaction(Reaction { cmid, conversation_message_id, reaction_id, .. }) => {
-            out.key("cmid", &cmid.or(*conversation_message_id).map(|Int(id)| id));
-            out.key("reaction_id", &reaction_id.map(|Int(id)| id));
+        Body::Button(button) => {
+            out.key(key!("cmid"), &button.cmid());
+            out.key(key!("button_event_id"), &button.event_id.as_ref().map(|Text(id)| id));
+            out.raw(key!("payload"), button.payload.map_or(Cow::Borrowed("null"), payload).as_ref());
         }
-        Body::Other => {
-            out.raw("object", always);
-            return out.end();
+        Body::Reaction(reaction) => {
+            out.key(key!("cmid"), &reaction.cmid());
+            out.key(key!("reaction_id"), &reaction.reaction_id.map(|Int(id)| id));
+        }
+        Body::Other(object) => {
+            out.raw(key!("object"), object.map_or("null", RawValue::get));
+            return;
         }
     }
-    if object.is_some() {
-        out.raw("object", object);
-    }
-    out.end()
-}
-
-fn write_button(out: &mut Writer, button: &Button<'_>) {
-    out.key("cmid", &button.conversation_message_id.or(button.cmid).map(|Int(id)| id));
-    out.key("button_event_id", &button.event_id);
-    match button.payload.map(payload) {
-        Some(Payload::AsItCame(raw)) => out.raw("payload", Some(raw)),
-        Some(Payload::Parsed(raw)) => out.raw("payload", Some(&raw)),
-        None => out.raw("payload", None),
+    if let Some(object) = object {
+        out.raw(key!("object"), object.get());
     }
 }
 
-enum Payload<'a> {
-    AsItCame(&'a RawValue),
-    Parsed(Box<RawValue>),
+/// About how many bytes a body takes: enough that few grow, little enough that few waste.
+fn room(body: &Body<'_>, object: Option<&RawValue>) -> usize {
+    let own = match body {
+        Body::Message(message) => message.text.len() + 256 * message.forward.len(),
+        Body::Button(button) => button.payload.map_or(0, |payload| payload.get().len()),
+        Body::Reaction(_) => 0,
+        Body::Other(object) => object.map_or(0, |object| object.get().len()),
+    };
+    HEAD_BYTES + own + object.map_or(0, |object| object.get().len())
 }
 
 /// A string that holds valid JSON is its value; anything else stays what it is.
-fn payload(raw: &RawValue) -> Payload<'_> {
-    let text: Option<Text<'_>> = serde_json::from_str(raw.get()).ok();
-    let value = text.and_then(|text| RawValue::from_string(mend_surrogates(&text.0).trim().to_owned()).ok());
-    value.map_or(Payload::AsItCame(raw), Payload::Parsed)
+fn payload(raw: &RawValue) -> Cow<'_, str> {
+    let as_it_came = Cow::Borrowed(raw.get());
+    if !raw.get().starts_with('"') {
+        return as_it_came;
+    }
+    let Ok(Text(text)) = serde_json::from_str::<Text<'_>>(raw.get()) else { return as_it_came };
+    let mended = mend_surrogates(&text);
+    match serde_json::from_str::<IgnoredAny>(&mended) {
+        Ok(_) => Cow::Owned(mended.into_owned()),
+        Err(_) => as_it_came,
+    }
 }
 
-/// Writes an object key by key, in order, into one buffer.
+/// Writes an object key by key, in order, into one buffer. What it wrote is always one line.
 struct Writer(Vec<u8>);
 
 impl Writer {
-    fn new(head: &Head<'_>) -> Self {
-        let mut writer = Self(Vec::with_capacity(1024));
-        writer.value(head);
-        writer.0.pop();
-        writer
-    }
-
     fn key(&mut self, key: &str, value: &(impl Serialize + ?Sized)) {
-        self.0.extend_from_slice(b",\"");
         self.0.extend_from_slice(key.as_bytes());
-        self.0.extend_from_slice(b"\":");
         self.value(value);
     }
 
-    /// A value as it came, on one line: a line break in valid JSON is white space, and an event is one line of NDJSON.
-    fn raw(&mut self, key: &str, value: Option<&RawValue>) {
-        let text = value.map_or("null", RawValue::get);
-        self.0.extend_from_slice(b",\"");
+    /// JSON as it came, on one line: a line break in valid JSON is white space, and an event is one line of NDJSON.
+    fn raw(&mut self, key: &str, json: &str) {
         self.0.extend_from_slice(key.as_bytes());
-        self.0.extend_from_slice(b"\":");
-        self.0.extend(text.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
+        if json.contains('\n') || json.contains('\r') {
+            self.0.extend(json.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
+        } else {
+            self.0.extend_from_slice(json.as_bytes());
+        }
     }
 
     fn value(&mut self, value: &(impl Serialize + ?Sized)) {
@@ -225,32 +225,20 @@ impl Serialize for Nested<'_> {
         let message = self.0;
         let mut out = serializer.serialize_struct("Nested", 7)?;
         out.serialize_field("user_id", &message.sender())?;
-        out.serialize_field("cmid", &message.cmid())?;
-        out.serialize_field("text", message.text())?;
-        out.serialize_field("date", &message.date.map(|Int(date)| date))?;
-        out.serialize_field("attachments", &Kinds(message))?;
-        out.serialize_field("reply", &message.reply_message.as_deref().map(Nested))?;
-        out.serialize_field("forward", &Forward(message))?;
+        out.serialize_field("cmid", &message.cmid)?;
+        out.serialize_field("text", &message.text)?;
+        out.serialize_field("date", &message.date)?;
+        out.serialize_field("attachments", &message.kinds)?;
+        out.serialize_field("reply", &message.reply.as_deref().map(Nested))?;
+        out.serialize_field("forward", &Forward(&message.forward))?;
         out.end()
     }
 }
 
-struct Forward<'a>(&'a Message<'a>);
+struct Forward<'a>(&'a [Message<'a>]);
 
 impl Serialize for Forward<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.fwd_messages.iter().flatten().map(Nested))
-    }
-}
-
-struct Kinds<'a>(&'a Message<'a>);
-
-impl Serialize for Kinds<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_seq(None)?;
-        for kind in self.0.kinds() {
-            out.serialize_element::<Cow<'_, str>>(&kind)?;
-        }
-        out.end()
+        serializer.collect_seq(self.0.iter().map(Nested))
     }
 }
