@@ -79,11 +79,10 @@ impl Store {
     pub fn open_or_create(dir: &Path, command: &str, patience: Duration) -> Result<Self, OutboxError> {
         fs::create_dir_all(dir).map_err(|error| OutboxError::of_store(dir, &error.into()))?;
         let lock = Lock::take(dir, command, patience)?;
-        let generation = match read_current(dir)? {
-            Some(current) => current,
-            None => create(dir)?,
-        };
-        Self::open_generation(dir, generation, lock)
+        match read_current(dir)? {
+            Some(generation) => Self::open_generation(dir, generation, lock),
+            None => Ok(Self { kv: Arc::new(create(dir)?), lock, dir: dir.to_owned() }),
+        }
     }
 
     /// Opens the outbox in `dir` that must be there.
@@ -146,7 +145,7 @@ fn no_current(dir: &Path) -> OutboxError {
 }
 
 /// Makes a new outbox: a generation with a head, on disk for good, then `CURRENT`.
-fn create(dir: &Path) -> Result<u32, OutboxError> {
+fn create(dir: &Path) -> Result<SledKv, OutboxError> {
     const FIRST: u32 = 1;
     let told = |error: KvError| OutboxError::of_store(dir, &error);
     let disk = |error: io::Error| OutboxError::of_store(dir, &error.into());
@@ -166,9 +165,8 @@ fn create(dir: &Path) -> Result<u32, OutboxError> {
     let mut batch = Batch::default();
     frame::put(&mut batch, keys::HEAD.to_vec(), &Head::fresh());
     kv.commit(&batch).map_err(told)?;
-    drop(kv);
     write_current(dir, FIRST).map_err(disk)?;
-    Ok(FIRST)
+    Ok(kv)
 }
 
 /// Replaces `CURRENT`: the new one is there whole, or the old one is.

@@ -10,6 +10,8 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::kv::{Batch, Kv, KvError, Pair};
 
@@ -18,6 +20,12 @@ use super::kv::{Batch, Kv, KvError, Pair};
 const SEGMENT_BYTES: usize = 2 << 20;
 /// What sled may keep of pages in memory.
 const CACHE_BYTES: u64 = 32 << 20;
+
+/// How long sled's own lock is waited for. Nobody else can have the store, for the outbox's lock is taken first; but sled's
+/// threads may hold a file for a moment after its last handle is gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it is left alone between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A sled store in a directory of its own.
 pub struct SledKv {
@@ -35,16 +43,23 @@ impl SledKv {
     pub fn open(dir: &Path) -> Result<Self, KvError> {
         remove_half_made_snapshots(dir)?;
         let fresh = !dir.join("db").exists();
-        let db = caught(|| {
-            sled::Config::new()
-                .path(dir)
-                .segment_size(SEGMENT_BYTES)
-                .cache_capacity(CACHE_BYTES)
-                .mode(sled::Mode::LowSpace)
-                .flush_every_ms(None)
-                .use_compression(false)
-                .open()
-        })?;
+        let start = Instant::now();
+        let db = loop {
+            let opened = caught(|| {
+                sled::Config::new()
+                    .path(dir)
+                    .segment_size(SEGMENT_BYTES)
+                    .cache_capacity(CACHE_BYTES)
+                    .mode(sled::Mode::LowSpace)
+                    .flush_every_ms(None)
+                    .use_compression(false)
+                    .open()
+            });
+            match opened {
+                Err(error) if is_lock(&error) && start.elapsed() < LOCK_PATIENCE => sleep(LOCK_PAUSE),
+                opened => break opened?,
+            }
+        };
         let log = File::open(dir.join("db"))?;
         let store = Self { db, log, dir: dir.to_owned() };
         if fresh {
@@ -118,6 +133,11 @@ impl Kv for SledKv {
         }
         Ok(bytes)
     }
+}
+
+/// Whether sled says that somebody has its lock: it has no kind of error for that, only words.
+fn is_lock(error: &KvError) -> bool {
+    matches!(error, KvError::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
 fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
