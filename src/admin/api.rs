@@ -11,7 +11,8 @@ use serde_json::json;
 use super::live::{not_ready, overlay};
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
-use crate::outbox::views::{GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats};
+use crate::outbox::space::forgets_at;
+use crate::outbox::views::{At, FullView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats};
 use crate::outbox::{Outbox, OutboxError, inspect, lookup, replay};
 use crate::status::Status;
 
@@ -37,6 +38,13 @@ impl Door {
         let (now, dir) = (self.clock.now(), self.outbox.dir().display().to_string());
         let mut stats = self.outbox.read_store(move |kv| inspect::stats(kv, &dir, now)).await?;
         overlay(&mut stats, &self.status.board(), &self.configured);
+        let space = self.outbox.watch_space().borrow().clone();
+        stats.max_bytes = Some(space.max_bytes);
+        stats.full = space.full.map(|full| FullView {
+            why: full.why,
+            since: At(full.since),
+            vk_may_forget_from: At(forgets_at(full.since)),
+        });
         Ok(stats)
     }
 }

@@ -20,6 +20,7 @@ use crate::domain::route::Rule;
 use crate::domain::time::Moment;
 use crate::outbox::keys::DestinationId;
 use crate::outbox::records::QuarantineRecord;
+use crate::outbox::space::forgets_at;
 use crate::outbox::{Append, Outbox, OutboxError};
 use crate::status::Status;
 use crate::vk::wire::{ErrorClass, PollReply, poll_reply};
@@ -114,8 +115,26 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
+    /// Waits while the outbox has no room: VK keeps what is not taken, for a while.
+    async fn wait_for_room(&mut self) {
+        let mut space = self.ingest.outbox.watch_space();
+        loop {
+            let Some(full) = space.borrow_and_update().full.clone() else { return };
+            let forgets = forgets_at(full.since).rfc3339();
+            let words = format!(
+                "stopped for want of room: {}; VK may forget what was not taken from {forgets} on; delivery goes on, and polling will by itself",
+                full.why
+            );
+            self.ingest.status.polling_problem(self.ingest.clock.now(), words, None);
+            if space.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// One step: a session or a poll, and what follows from it.
     async fn turn(&mut self) -> Result<(), OutboxError> {
+        self.wait_for_room().await;
         let Step::Poll { session, ts } = self.session.step() else {
             return self.open().await;
         };

@@ -159,6 +159,18 @@ impl<'a> Line<'a> {
         self.fill_replays().await
     }
 
+    /// Room on the disk is short: what is pending below `below` goes aside with its chats, so that the log can be deleted.
+    pub(super) async fn relieve(&mut self, below: Seq) -> Result<(), OutboxError> {
+        // An outage may have kept the reader from looking so far: what it has not seen cannot be moved.
+        while self.cursor.horizon() < below && self.cursor.horizon() < self.cursor.limit() {
+            self.read_page().await?;
+        }
+        let most = ASIDE_CHATS.saturating_sub(self.lanes.aside());
+        let moved = self.lanes.move_old_aside(below, most);
+        moved.into_iter().for_each(|event| self.move_aside(event));
+        self.flush_durably().await
+    }
+
     async fn read_page(&mut self) -> Result<(), OutboxError> {
         let page = self.worker.outbox.read(self.worker.id, self.cursor.horizon(), self.cursor.limit()).await?;
         let mut aside = false;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::line::{Begun, Done, Line};
 use crate::clock::Clock;
 use crate::delivery::{Attempt, BackoffSettings, Sender};
-use crate::domain::ids::DestinationName;
+use crate::domain::ids::{DestinationName, Seq};
 use crate::outbox::keys::DestinationId;
 use crate::outbox::{Outbox, OutboxError};
 use crate::status::Status;
@@ -51,6 +51,7 @@ impl Worker {
         let mut line = Line::resume(&self).await?;
         let mut head = self.outbox.watch_head();
         let mut replays = self.outbox.watch_replays();
+        let mut relief = self.outbox.watch_relief();
         line.take_replays().await?;
         let mut attempts = FuturesUnordered::new();
         while !stop.is_cancelled() {
@@ -67,11 +68,13 @@ impl Worker {
                 Some(done) = attempts.next(), if !attempts.is_empty() => Woken::Done(Box::new(done)),
                 _ = head.changed() => Woken::Head,
                 _ = replays.changed() => Woken::Replay,
+                _ = relief.changed() => Woken::Relief(*relief.borrow_and_update()),
                 () = until(due) => Woken::Due,
             };
             match woken {
                 Woken::Done(done) => line.finish(*done),
                 Woken::Replay => line.take_replays().await?,
+                Woken::Relief(below) => line.relieve(below).await?,
                 Woken::Stop | Woken::Head | Woken::Due => {}
             }
         }
@@ -100,6 +103,7 @@ enum Woken {
     Done(Box<Done>),
     Head,
     Replay,
+    Relief(Seq),
     Due,
 }
 

@@ -1,6 +1,7 @@
 //! How `outbox stats` looks to people.
 
-use super::render::{ago, ahead, bytes, right, span, table, text};
+use super::render::{ago, ahead, right, span, table, text};
+use crate::outbox::space::people as bytes;
 use crate::outbox::views::{At, DestinationState, Stats};
 
 /// Statistics as text.
@@ -11,12 +12,28 @@ pub(super) fn render(stats: &Stats) -> String {
         out.push_str(&words);
         out.push('\n');
     };
+    line(format!("outbox      {} ({})", stats.dir, if stats.live { "live" } else { "offline" },));
+    let of = stats.max_bytes.map_or_else(String::new, |max| format!(" of at most {}", bytes(max)));
     line(format!(
-        "outbox      {} ({}), {}",
-        stats.dir,
-        if stats.live { "live" } else { "offline" },
-        bytes(stats.disk_bytes)
+        "disk        {} in use{of}, files {}, room for {} more",
+        bytes(stats.used_bytes),
+        bytes(stats.disk_bytes),
+        bytes(stats.room_bytes)
     ));
+    if let Some(full) = &stats.full {
+        line(format!(
+            "FULL        since {}: {}; VK may forget what was not taken {}",
+            ago(Some(full.since), now),
+            full.why,
+            ahead(Some(full.vk_may_forget_from), now)
+        ));
+    }
+    if stats.max_bytes.is_some_and(|max| stats.kept_bytes > max / 4) {
+        line(format!(
+            "WARNING     dead letters and quarantine take {}, over a quarter of outbox.max_bytes: replay or discard them",
+            bytes(stats.kept_bytes)
+        ));
+    }
     for checkpoint in &stats.checkpoints {
         line(format!(
             "checkpoint  community {}: ts {}, committed {}",

@@ -17,6 +17,7 @@ use crate::app::settings::WorkstreamSettings;
 use crate::domain::convert;
 use crate::domain::ids::GroupId;
 use crate::outbox;
+use crate::outbox::space::Limits;
 use crate::secret::Secret;
 use crate::vk;
 
@@ -26,6 +27,9 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The longest path of the outbox: that of a socket has 107 bytes on Linux, `/admin.sock` included.
 const DIR_BYTES: usize = 96;
+/// Below this the store's own pieces, of 2 MiB each, would count more than what they hold.
+const LEAST_MAX_BYTES: u64 = 16 << 20;
+const MOST_BYTES: u64 = 1 << 50;
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How the log is written.
@@ -180,8 +184,12 @@ fn outbox_section(outbox: &Reader<'_>) -> outbox::Settings {
         format!("a directory on the persistent volume, its path at most {DIR_BYTES} bytes for the socket in it");
     let dir = outbox.text("dir", &expected, |text| fine(text).then(|| PathBuf::from(text)));
     let retention = outbox.span("retention", Duration::ZERO, YEAR).unwrap_or(DAY);
+    let limits = Limits {
+        max_bytes: outbox.size("max_bytes", LEAST_MAX_BYTES, MOST_BYTES).unwrap_or(8 << 30),
+        min_free_bytes: outbox.size("min_free_bytes", 0, MOST_BYTES).unwrap_or(256 << 20),
+    };
     outbox.finish();
-    outbox::Settings { dir: dir.unwrap_or_else(|| PathBuf::from("data")), retention }
+    outbox::Settings { dir: dir.unwrap_or_else(|| PathBuf::from("data")), retention, limits }
 }
 
 /// Its address is not shown, as it may carry a secret anywhere.
@@ -279,6 +287,6 @@ mod tests {
         let checked = told.map(|row| {
             assert_eq!(loaded(Some((row.key, row.default.trim_matches('`')))), loaded(None), "{}", row.key);
         });
-        assert_eq!(checked.count(), 23);
+        assert_eq!(checked.count(), 25);
     }
 }

@@ -11,7 +11,8 @@ use toml::{Table, Value};
 
 use super::problem::Problem;
 use super::source::{in_words, read_limited};
-use super::values::{looks_secret, shown};
+use super::values::{self, looks_secret, shown};
+use crate::outbox::space::people;
 use crate::secret::Secret;
 
 /// The largest file that holds a secret, in bytes.
@@ -158,6 +159,13 @@ impl<'a> Reader<'a> {
         };
         let (min, max) = (words(min), words(max));
         self.parsed(key, &format!("a span like \"25s\", from {min} to {max}"), parse)
+    }
+
+    /// Bytes, as a text like `"8GiB"`.
+    pub(super) fn size(&self, key: &str, min: u64, max: u64) -> Option<u64> {
+        let parse = |value: &Value| values::bytes(value.as_str()?).filter(|bytes| (min..=max).contains(bytes));
+        let expected = format!("bytes like \"256MiB\" or \"8GiB\", from {} to {}", people(min), people(max));
+        self.parsed(key, &expected, parse)
     }
 
     /// A text that means something.

@@ -120,6 +120,30 @@ pub(super) fn utc_offset(text: &str) -> Option<FixedOffset> {
     if minutes > 59 || seconds > OFFSET_SECONDS { None } else { FixedOffset::east_opt(sign * seconds) }
 }
 
+/// A number of bytes such as `256MiB`, `1.5 GiB`, `500MB` or `4096`.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let scale = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        _ => return None,
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let fine = !whole.is_empty() && part.len() <= 6 && (part.is_empty() == !number.contains('.'));
+    let millionths = format!("{part:0<6}").parse::<u64>().ok().filter(|_| fine)?;
+    let whole = whole.parse::<u64>().ok()?.checked_mul(scale)?;
+    whole.checked_add(u64::try_from(u128::from(millionths) * u128::from(scale) / 1_000_000).ok()?)
+}
+
 /// A name that people and records can carry.
 pub(super) fn service_name(text: &str) -> Option<String> {
     let fine = (1..=NAME_CHARS).contains(&text.chars().count()) && !text.chars().any(char::is_control);
@@ -183,6 +207,15 @@ mod tests {
         check("+0300", None);
         check("Москва", None);
         check("", None);
+    }
+
+    #[test]
+    fn bytes_are_a_number_and_a_unit() {
+        let all = ["8GiB", "1.5 MiB", "500MB", "4096", "0", "1TiB"].map(bytes);
+        assert_eq!(all, [8 << 30, 3 << 19, 500_000_000, 4096, 0, 1 << 40].map(Some));
+        for wrong in ["", "GiB", "-1", "1,5GiB", "1.GiB", "1..2GiB", ".5GiB", "8 gib", "99999999TiB", "1e3"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -21,6 +21,23 @@ pub fn put(batch: &mut Batch, key: Vec<u8>, record: &impl Serialize) {
     put_bytes(batch, key, &encode(record));
 }
 
+/// Puts a record that counts as use of the disk, where none is.
+pub fn add(batch: &mut Batch, key: Vec<u8>, record: &impl Serialize) {
+    add_bytes(batch, key, &encode(record));
+}
+
+/// Puts encoded bytes that count as use of the disk, where none are.
+pub fn add_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
+    batch.weigh(&key, weight(key.len(), bytes.len()).cast_signed());
+    put_bytes(batch, key, bytes);
+}
+
+/// What a record of `length` bytes takes with its frame, its parts and their keys.
+fn weight(key: usize, length: usize) -> u64 {
+    let parts = length.saturating_sub(1) / PART_BYTES;
+    (key * (1 + parts) + 2 * parts + FRAME_BYTES + length) as u64
+}
+
 /// A record as bytes, without its frame.
 #[must_use]
 pub fn encode(record: &impl Serialize) -> Vec<u8> {
@@ -28,7 +45,7 @@ pub fn encode(record: &impl Serialize) -> Vec<u8> {
 }
 
 /// Puts encoded bytes into a batch, framed, in parts where they are many.
-pub fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
+fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
     let further = bytes.len().saturating_sub(1) / PART_BYTES;
     let parts = u16::try_from(further).expect("invariant: a record is far below a gigabyte");
     let length = u32::try_from(bytes.len()).expect("invariant: a record is far below a gigabyte");
@@ -45,10 +62,13 @@ pub fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
     batch.put(key, value);
 }
 
-/// Deletes a record with all its parts, given the value under its key.
+/// Deletes a record that counts, with all its parts, given the value under its key.
 pub fn delete(batch: &mut Batch, key: &[u8], value: &[u8]) {
-    for number in 1..=frame(value).map_or(0, |frame| frame.parts) {
-        batch.delete(part_key(key, number));
+    if let Some(frame) = frame(value) {
+        batch.weigh(key, -weight(key.len(), frame.length).cast_signed());
+        for number in 1..=frame.parts {
+            batch.delete(part_key(key, number));
+        }
     }
     batch.delete(key.to_vec());
 }

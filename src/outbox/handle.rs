@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,7 +20,9 @@ use super::open::{Lock, Store};
 use super::records::{AsideRecord, Checkpoint, DestinationRecord, History, ReplayFilter, ReplayRecord};
 use super::requests::{Append, Appended, Settlement};
 use super::rows::{self, AsideLane, DeadLetter};
+use super::space::Space;
 use super::state::State;
+use super::upkeep::Upkeep;
 use super::window::Window;
 use super::writer::{REQUESTS, Request, Writer};
 use crate::clock::Clock;
@@ -34,11 +36,24 @@ const ASIDE_ROWS: usize = 32;
 
 /// What the handles and the writer share.
 pub(super) struct Shared {
-    pub(super) kv: Arc<dyn Kv>,
+    /// The store; another one after a copy has replaced it. A reader keeps the one that it began with.
+    kv: RwLock<Arc<dyn Kv>>,
     pub(super) dir: PathBuf,
     pub(super) window: Window,
     /// Held until the last handle is gone, so that no other process opens the directory before.
     _lock: Option<Lock>,
+}
+
+impl Shared {
+    /// The store as it is now.
+    pub(super) fn kv(&self) -> Arc<dyn Kv> {
+        Arc::clone(&self.kv.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another store in its place, and gives it back.
+    pub(super) fn replace(&self, kv: Arc<dyn Kv>) -> Arc<dyn Kv> {
+        std::mem::replace(&mut *self.kv.write().unwrap_or_else(PoisonError::into_inner), kv)
+    }
 }
 
 /// A running outbox.
@@ -48,6 +63,8 @@ pub struct Outbox {
     requests: mpsc::Sender<Request>,
     head: watch::Receiver<Seq>,
     replays: watch::Receiver<u64>,
+    relief: watch::Receiver<Seq>,
+    space: watch::Receiver<Space>,
     failed: watch::Receiver<Option<OutboxError>>,
     destinations: Arc<HashMap<DestinationName, DestinationId>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -79,31 +96,39 @@ impl Outbox {
     /// # Errors
     /// When the store is damaged or cannot be written.
     pub fn start(
-        kv: Arc<dyn Kv>,
-        dir: &Path,
-        lock: Option<Lock>,
+        store: Store,
         settings: &super::Settings,
         names: &[DestinationName],
         clock: Clock,
     ) -> Result<Self, OutboxError> {
-        let told = |error: KvError| OutboxError::of_store(dir, &error);
+        let Store { kv, generations, lock, dir } = store;
+        let told = |error: KvError| OutboxError::of_store(&dir, &error);
         let mut state = State::load(kv.as_ref(), settings.retention).map_err(told)?;
+        let (space_sender, space) = watch::channel(Space::default());
+        let mut upkeep = Upkeep::new(generations, settings.limits, space_sender);
+        let shared = Shared { kv: RwLock::new(kv), dir: dir.clone(), window: Window::default(), _lock: lock };
+        let shared = Arc::new(shared);
+        upkeep.copy_suspect(&shared).map_err(told)?;
         let mut batch = Batch::default();
         let texts: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
         state.register(&mut batch, &texts);
         state.seal(&mut batch);
-        kv.commit(&batch).map_err(told)?;
+        shared.kv().commit(&batch).map_err(told)?;
+        // Before anything is asked for, it is known whether there is room.
+        upkeep.tend(&shared, state.space.sum(), clock.now()).map_err(told)?;
         let known = names.iter().filter_map(|name| Some((name.clone(), state.names.id_of(name.as_str())?))).collect();
 
-        let shared = Arc::new(Shared { kv, dir: dir.to_owned(), window: Window::default(), _lock: lock });
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (head_sender, head) = watch::channel(state.head.next);
+        let (relief_sender, relief) = watch::channel(Seq(0));
         let (replays_sender, replays) = watch::channel(0);
         let (failed_sender, failed) = watch::channel(None);
         let writer = Writer {
             shared: Arc::clone(&shared),
             state,
+            upkeep,
             requests: inbox,
+            relief: relief_sender,
             head: head_sender,
             replays: replays_sender,
             failed: failed_sender,
@@ -111,7 +136,7 @@ impl Outbox {
         };
         let thread = writer.start().map_err(|error| told(error.into()))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok(Self { shared, requests, head, replays, failed, destinations: Arc::new(known), thread })
+        Ok(Self { shared, requests, head, replays, relief, space, failed, destinations: Arc::new(known), thread })
     }
 
     /// Opens the directory and starts its writer. Waits for the lock as long as `patience`.
@@ -127,7 +152,7 @@ impl Outbox {
     ) -> Result<Self, OutboxError> {
         let open = move || {
             let store = Store::open_or_create(&settings.dir, command, patience)?;
-            Self::start(store.kv, &settings.dir, Some(store.lock), &settings, &names, clock)
+            Self::start(store, &settings, &names, clock)
         };
         tokio::task::spawn_blocking(open).await.unwrap_or(Err(OutboxError::Closed))
     }
@@ -154,6 +179,18 @@ impl Outbox {
     #[must_use]
     pub fn watch_replays(&self) -> watch::Receiver<u64> {
         self.replays.clone()
+    }
+
+    /// Tells below which position workers are asked to move aside what they have pending, so that the log can be deleted.
+    #[must_use]
+    pub fn watch_relief(&self) -> watch::Receiver<Seq> {
+        self.relief.clone()
+    }
+
+    /// Tells how it stands with room on the disk.
+    #[must_use]
+    pub fn watch_space(&self) -> watch::Receiver<Space> {
+        self.space.clone()
     }
 
     /// Tells when a commit has failed: the process must stop taking events.
@@ -307,7 +344,7 @@ impl Outbox {
         look: impl FnOnce(&dyn Kv) -> Result<T, KvError> + Send + 'static,
     ) -> Result<T, OutboxError> {
         let shared = Arc::clone(&self.shared);
-        let outcome = tokio::task::spawn_blocking(move || look(shared.kv.as_ref())).await;
+        let outcome = tokio::task::spawn_blocking(move || look(shared.kv().as_ref())).await;
         match outcome {
             Ok(result) => result.map_err(|error| OutboxError::of_store(&self.shared.dir, &error)),
             Err(_) => Err(OutboxError::Closed),

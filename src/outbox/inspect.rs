@@ -9,8 +9,9 @@ use super::frame::{self, damaged, load};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::log;
-use super::records::{AsideRecord, Checkpoint, DestinationRecord, GapRecord, Head, Names};
+use super::records::{AsideRecord, Checkpoint, DestinationRecord, GapRecord, Head, Names, Space};
 use super::rows;
+use super::space::Usage;
 use super::views::{At, CheckpointView, DestinationState, DestinationView, GapView, ReplayView, Stats};
 use crate::domain::ids::TsJump;
 use crate::domain::time::Moment;
@@ -67,6 +68,9 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
         destinations.push(destination(kv, &books, *id, record, cursor)?);
     }
     destinations.sort_by(|a, b| a.name.cmp(&b.name));
+    let disk = kv.disk()?;
+    let live: Space = load(kv, keys::SPACE)?.unwrap_or_default();
+    let usage = Usage { disk, live: live.sum() };
     Ok(Stats {
         at: At(now),
         live: false,
@@ -75,7 +79,13 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
         checkpoints,
         log_from: books.head.tail.0,
         log_next: books.head.next.0,
-        disk_bytes: kv.disk_bytes()?,
+        disk_bytes: disk.file,
+        live_bytes: live.sum(),
+        used_bytes: usage.used(),
+        room_bytes: usage.room(),
+        kept_bytes: live.dead + live.quarantined,
+        max_bytes: None,
+        full: None,
         unrouted: books.head.unrouted,
         repeats: books.head.repeats,
         quarantined: books.head.quarantined,

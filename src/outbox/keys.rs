@@ -7,10 +7,15 @@ use crate::domain::ids::{Lane, LaneOf, Seq};
 /// A destination's number, never used twice; names map to it in `m/names`.
 pub type DestinationId = u16;
 
+/// Never given to a destination: a replay that names it converts what is in quarantine again.
+pub const QUARANTINE: DestinationId = DestinationId::MAX;
+
 /// The head of the log, its tail, and the counts that belong to it.
 pub const HEAD: &[u8] = b"m/head";
 /// Destinations' names and numbers.
 pub const NAMES: &[u8] = b"m/names";
+/// How many bytes of the store hold something.
+pub const SPACE: &[u8] = b"m/space";
 /// When which lowest floor was seen, for retention.
 pub const RING: &[u8] = b"m/ring";
 

@@ -69,9 +69,9 @@
 pub mod cursor;
 pub mod error;
 pub mod frame;
+pub mod generations;
 pub mod handle;
 pub mod inspect;
-
 pub mod keys;
 pub mod kv;
 pub mod log;
@@ -83,9 +83,14 @@ pub mod requests;
 pub mod rows;
 pub mod settings;
 pub mod sled_kv;
+pub mod space;
 pub mod state;
 pub mod views;
 
+mod copying;
+mod repeats;
+mod trim;
+mod upkeep;
 mod window;
 mod writer;
 

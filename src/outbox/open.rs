@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::error::OutboxError;
 use super::frame;
+use super::generations::{self, Directories, Generations};
 use super::keys;
 use super::kv::{Batch, Kv, KvError};
 use super::records::Head;
@@ -17,6 +18,8 @@ use super::sled_kv::SledKv;
 
 /// The on-disk format that this program writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
+/// The number of the first generation.
+const FIRST: u32 = 1;
 /// The most bytes that are read of `lock` and `CURRENT`.
 const SMALL_FILE_BYTES: u64 = 4096;
 /// How long the lock is left alone between two tries.
@@ -65,8 +68,10 @@ impl Lock {
 pub struct Store {
     /// The records.
     pub kv: Arc<dyn Kv>,
-    /// Keeps other processes out.
-    pub lock: Lock,
+    /// Makes copies of the store that replace it.
+    pub generations: Box<dyn Generations>,
+    /// Keeps other processes out; a store in memory needs none.
+    pub lock: Option<Lock>,
     /// Where it is.
     pub dir: PathBuf,
 }
@@ -81,7 +86,10 @@ impl Store {
         let lock = Lock::take(dir, command, patience)?;
         match read_current(dir)? {
             Some(generation) => Self::open_generation(dir, generation, lock),
-            None => Ok(Self { kv: Arc::new(create(dir)?), lock, dir: dir.to_owned() }),
+            None => {
+                let kv = create(dir)?;
+                Ok(Self::of(dir, FIRST, kv, lock))
+            }
         }
     }
 
@@ -90,7 +98,7 @@ impl Store {
     /// # Errors
     /// [`OutboxError::Absent`] when it is not, and as [`Store::open_or_create`].
     pub fn open_existing(dir: &Path, command: &str, patience: Duration) -> Result<Self, OutboxError> {
-        if !dir.join("CURRENT").exists() && generations(dir).map_or(true, |found| found.is_empty()) {
+        if !dir.join("CURRENT").exists() && generations::all(dir).map_or(true, |found| found.is_empty()) {
             return Err(OutboxError::Absent { dir: dir.to_owned() });
         }
         let lock = Lock::take(dir, command, patience)?;
@@ -99,13 +107,24 @@ impl Store {
     }
 
     fn open_generation(dir: &Path, generation: u32, lock: Lock) -> Result<Self, OutboxError> {
-        let path = generation_dir(dir, generation);
+        let path = generations::directory(dir, generation);
         if !path.join("db").exists() {
             let finding = format!("CURRENT names {}, which holds no store", path.display());
             return Err(OutboxError::Damaged { dir: dir.to_owned(), finding });
         }
         let kv = SledKv::open(&path).map_err(|error| OutboxError::of_store(dir, &error))?;
-        Ok(Self { kv: Arc::new(kv), lock, dir: dir.to_owned() })
+        // A copy that was not finished, or one that was replaced: CURRENT names the one that counts, and it is sound.
+        for other in generations::all(dir).map_err(|error| OutboxError::of_store(dir, &error.into()))? {
+            if other != path {
+                fs::remove_dir_all(&other).map_err(|error| OutboxError::of_store(dir, &error.into()))?;
+            }
+        }
+        Ok(Self::of(dir, generation, kv, lock))
+    }
+
+    fn of(dir: &Path, generation: u32, kv: SledKv, lock: Lock) -> Self {
+        let generations = Box::new(Directories::new(dir, generation));
+        Self { kv: Arc::new(kv), generations, lock: Some(lock), dir: dir.to_owned() }
     }
 }
 
@@ -146,10 +165,9 @@ fn no_current(dir: &Path) -> OutboxError {
 
 /// Makes a new outbox: a generation with a head, on disk for good, then `CURRENT`.
 fn create(dir: &Path) -> Result<SledKv, OutboxError> {
-    const FIRST: u32 = 1;
     let told = |error: KvError| OutboxError::of_store(dir, &error);
     let disk = |error: io::Error| OutboxError::of_store(dir, &error.into());
-    for path in generations(dir).map_err(disk)? {
+    for path in generations::all(dir).map_err(disk)? {
         // A process died while it made this outbox, unless the generation has ever been used.
         if path.join("db").exists() {
             let left = SledKv::open(&path).map_err(told)?;
@@ -159,42 +177,14 @@ fn create(dir: &Path) -> Result<SledKv, OutboxError> {
         }
         fs::remove_dir_all(&path).map_err(disk)?;
     }
-    let path = generation_dir(dir, FIRST);
+    let path = generations::directory(dir, FIRST);
     fs::create_dir(&path).map_err(disk)?;
     let kv = SledKv::open(&path).map_err(told)?;
     let mut batch = Batch::default();
     frame::put(&mut batch, keys::HEAD.to_vec(), &Head::fresh());
     kv.commit(&batch).map_err(told)?;
-    write_current(dir, FIRST).map_err(disk)?;
+    generations::write_current(dir, FIRST).map_err(disk)?;
     Ok(kv)
-}
-
-/// Replaces `CURRENT`: the new one is there whole, or the old one is.
-fn write_current(dir: &Path, generation: u32) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(".CURRENT").tempfile_in(dir)?;
-    write!(file, "format {FORMAT}\ngeneration {generation}\n")?;
-    file.as_file().sync_all()?;
-    file.persist(dir.join("CURRENT")).map_err(|error| error.error)?;
-    File::open(dir)?.sync_all()?;
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(())
-}
-
-fn generation_dir(dir: &Path, generation: u32) -> PathBuf {
-    dir.join(format!("generation-{generation:06}"))
-}
-
-fn generations(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("generation-") {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

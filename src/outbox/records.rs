@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::keys::DestinationId;
+use super::kv::Weights;
 use crate::domain::ids::{Lane, Seq, Ts, TsJump};
 use crate::domain::time::Moment;
 
@@ -66,6 +67,9 @@ impl Names {
         self.names.iter().find(|(other, _)| *other == id).map_or("?", |(_, name)| name)
     }
 }
+
+/// `m/space`: how many bytes of the store hold something. Written with every change of them; counted once where it is not.
+pub type Space = Weights<u64>;
 
 /// `m/ring`: pairs of a moment and the lowest floor seen then, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
-use super::kv::{Kv, KvError, Pair};
+use super::kv::{Kv, KvError, Pair, Weights};
 use super::log;
 use super::records::{AsideRecord, DeadRecord, EventRecord, History, ReplayFilter, ReplayRecord};
 use crate::domain::event::Queued;
@@ -174,6 +174,21 @@ pub fn aside_events(
         let record: AsideRecord<'_> = frame::parse(key, &bytes)?;
         visit(record.seq, record.event)
     })
+}
+
+/// How many bytes of the store hold something, counted one by one.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn weigh(kv: &dyn Kv) -> Result<Weights<u64>, KvError> {
+    let mut weights = Weights::default();
+    for prefix in [b"e/", b"p/", b"x/", b"q/"] {
+        pages(kv, prefix, |key, value| {
+            weights.add(key, (key.len() + value.len()) as u64);
+            Ok(true)
+        })?;
+    }
+    Ok(weights)
 }
 
 /// Visits every pair whose key begins with `prefix`, parts included, a page at a time, until the visitor says no.

@@ -6,14 +6,16 @@
 //! [`KvError::Damaged`]; a kill during open leaves `snap.*.generating`, which would be read as the newest snapshot and is
 //! removed before opening. Deliberately absent: trees, transactions, compression, iterators that outlive a call.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
+use std::sync::{Once, mpsc};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::kv::{Batch, Kv, KvError, Pair};
+use super::kv::{Batch, Disk, Kv, KvError, Pair};
 
 /// Fixed when a store is created. With it a page of values up to `records::PART_BYTES` never leaves the log for sled's
 /// `blobs/`, which is never synced.
@@ -27,6 +29,16 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it is left alone between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long sled may take to open a store, and how much of it it reads in a second at the very least: a store whose
+/// snapshot is old is read whole.
+const OPEN_WITHIN: Duration = Duration::from_secs(20);
+const OPEN_BYTES_PER_SECOND: u64 = 4 << 20;
+
+thread_local! {
+    /// Whether this thread is inside sled, where a panic is an answer and not a bug of ours.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
 /// A sled store in a directory of its own.
 pub struct SledKv {
     db: sled::Db,
@@ -36,35 +48,34 @@ pub struct SledKv {
 }
 
 impl SledKv {
-    /// Opens the store in `dir`, making it when there is none.
+    /// Opens the store in `dir`, making it when there is none. What a killed process left half made is cleared away, and a
+    /// snapshot that cannot be used is done without: the log alone holds everything.
     ///
     /// # Errors
-    /// [`KvError::Damaged`] when sled cannot read what is there, [`KvError::Io`] when the disk refuses.
+    /// [`KvError::Damaged`] when sled cannot read what is there, or does not come to an end; [`KvError::Io`] when the disk
+    /// refuses.
     pub fn open(dir: &Path) -> Result<Self, KvError> {
+        quiet_panics();
         remove_half_made_snapshots(dir)?;
         let fresh = !dir.join("db").exists();
-        let start = Instant::now();
-        let db = loop {
-            let opened = caught(|| {
-                sled::Config::new()
-                    .path(dir)
-                    .segment_size(SEGMENT_BYTES)
-                    .cache_capacity(CACHE_BYTES)
-                    .mode(sled::Mode::LowSpace)
-                    .flush_every_ms(None)
-                    .use_compression(false)
-                    .open()
-            });
-            match opened {
-                Err(error) if is_lock(&error) && start.elapsed() < LOCK_PATIENCE => sleep(LOCK_PAUSE),
-                opened => break opened?,
+        let db = match open_in_time(dir) {
+            Err(KvError::Damaged(finding)) if !fresh => {
+                let aside = move_snapshots_aside(dir)?;
+                if aside.is_empty() {
+                    return Err(KvError::Damaged(finding));
+                }
+                let db = open_in_time(dir).map_err(|_| KvError::Damaged(finding))?;
+                // They were wrong, and sled has made a new one.
+                aside.iter().try_for_each(fs::remove_file)?;
+                db
             }
+            opened => opened?,
         };
         let log = File::open(dir.join("db"))?;
         let store = Self { db, log, dir: dir.to_owned() };
         if fresh {
             // sled syncs neither its settings nor the directories that name its files.
-            store.flush()?;
+            store.sync()?;
             File::open(dir.join("conf"))?.sync_all()?;
             File::open(dir)?.sync_all()?;
             if let Some(parent) = dir.parent() {
@@ -73,11 +84,39 @@ impl SledKv {
         }
         Ok(store)
     }
+}
 
-    fn flush(&self) -> Result<(), KvError> {
-        caught(|| self.db.flush())?;
-        self.log.sync_data()?;
-        Ok(())
+/// Opens on a thread of its own: on some damage sled never comes back.
+fn open_in_time(dir: &Path) -> Result<sled::Db, KvError> {
+    let length = fs::metadata(dir.join("db")).map_or(0, |file| file.len());
+    let limit = OPEN_WITHIN + Duration::from_secs(length / OPEN_BYTES_PER_SECOND);
+    let (told, answer) = mpsc::sync_channel(1);
+    let path = dir.to_owned();
+    // Whoever waits may have gone: then nobody wants the store.
+    let work = move || drop(told.send(open_when_unlocked(&path)));
+    std::thread::Builder::new().name("outbox-open".to_owned()).spawn(work)?;
+    answer.recv_timeout(limit).unwrap_or_else(|_| {
+        Err(KvError::Damaged(format!("sled did not come to an end within {} s of opening", limit.as_secs())))
+    })
+}
+
+fn open_when_unlocked(dir: &Path) -> Result<sled::Db, KvError> {
+    let start = Instant::now();
+    loop {
+        let opened = caught(|| {
+            sled::Config::new()
+                .path(dir)
+                .segment_size(SEGMENT_BYTES)
+                .cache_capacity(CACHE_BYTES)
+                .mode(sled::Mode::LowSpace)
+                .flush_every_ms(None)
+                .use_compression(false)
+                .open()
+        });
+        match opened {
+            Err(error) if is_lock(&error) && start.elapsed() < LOCK_PATIENCE => sleep(LOCK_PAUSE),
+            opened => return opened,
+        }
     }
 }
 
@@ -107,7 +146,7 @@ impl Kv for SledKv {
         Ok(last.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 
-    fn commit(&self, batch: &Batch) -> Result<(), KvError> {
+    fn apply(&self, batch: &Batch) -> Result<(), KvError> {
         let mut changes = sled::Batch::default();
         for (key, value) in batch.changes() {
             match value {
@@ -115,11 +154,16 @@ impl Kv for SledKv {
                 None => changes.remove(key.as_slice()),
             }
         }
-        caught(|| self.db.apply_batch(changes))?;
-        self.flush()
+        caught(|| self.db.apply_batch(changes))
     }
 
-    fn disk_bytes(&self) -> Result<u64, KvError> {
+    fn sync(&self) -> Result<(), KvError> {
+        caught(|| self.db.flush())?;
+        self.log.sync_data()?;
+        Ok(())
+    }
+
+    fn disk(&self) -> Result<Disk, KvError> {
         let mut bytes = 0;
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
@@ -131,7 +175,8 @@ impl Kv for SledKv {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(bytes)
+        let volume = rustix::fs::statvfs(&self.dir).map_err(io::Error::from)?;
+        Ok(Disk { file: bytes, free: volume.f_bavail.saturating_mul(volume.f_frsize) })
     }
 }
 
@@ -141,30 +186,67 @@ fn is_lock(error: &KvError) -> bool {
 }
 
 fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
+    for path in snapshots(dir)? {
+        if path.extension().is_some_and(|end| end == "generating") {
             fs::remove_file(&path)?;
         }
     }
     Ok(())
 }
 
+/// Gives the snapshots names that sled does not look for.
+fn move_snapshots_aside(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut moved = Vec::new();
+    for path in snapshots(dir)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let aside = dir.join(format!("unusable-{name}"));
+        fs::rename(&path, &aside)?;
+        moved.push(aside);
+    }
+    Ok(moved)
+}
+
+fn snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let is_snapshot =
+        |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("snap."));
+    Ok(paths?.into_iter().filter(is_snapshot).collect())
+}
+
+/// A panic inside sled is caught and told as an error: it is not printed as if it were a bug.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let loud = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !INSIDE.get() {
+                loud(panic);
+            }
+        }));
+    });
+}
+
 /// Runs one call into sled and turns its errors and its panics into ours.
 fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    INSIDE.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    INSIDE.set(false);
+    match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(error))) => Err(KvError::Io(error)),
         Ok(Err(error)) => Err(KvError::Damaged(error.to_string())),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().map(String::as_str);
             let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
+            // Where sled expects no error it panics with it.
+            if words.contains("StorageFull") || words.contains("os error 28") {
+                return Err(KvError::Io(io::ErrorKind::StorageFull.into()));
+            }
             Err(KvError::Damaged(format!("sled panicked: {}", words.chars().take(300).collect::<String>())))
         }
     }

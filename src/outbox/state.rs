@@ -5,49 +5,49 @@
 //! in the same batch; for each destination routed = pending + delivered + dead + expired + discarded.
 //! Deliberately absent: threads, the commit, the clock.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::cursor::Cursor;
 use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
-use super::kv::{Batch, Kv, KvError};
+use super::kv::{Batch, Kv, KvError, Weights};
 use super::log::{self, Logged};
 use super::records::{
     AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, ReplayFilter, ReplayRecord, Ring,
+    Space,
 };
+use super::repeats::Repeats;
 use super::requests::{Append, Appended, Change, Place, Settlement};
+use super::rows;
 use crate::domain::event::Queued;
-use crate::domain::ids::{GroupId, Seq, Ts};
+use crate::domain::ids::{GroupId, Lane, Seq, Ts};
 use crate::domain::time::Moment;
-
-/// How many of the latest events a repeat is recognised among.
-pub const REPEAT_WINDOW: usize = 10_000;
-/// How much of the log is read at a time to fill the window of repeats.
-const FILL_BYTES: usize = 1 << 20;
-/// How many pairs the ring of floors holds.
-const RING_PAIRS: u32 = 256;
-/// How many keys of the log one commit deletes at most.
-const TRIM_KEYS: usize = 64;
 
 /// Everything the writer holds in memory; its size does not depend on the backlog.
 #[derive(Debug)]
 pub struct State {
     pub(super) head: Head,
     pub(super) names: Names,
-    ring: Ring,
+    pub(super) space: Space,
+    pub(super) ring: Ring,
     checkpoints: BTreeMap<i64, Checkpoint>,
     pub(super) destinations: BTreeMap<DestinationId, DestinationRecord>,
+    /// Those that have a worker; the others are detached.
+    pub(super) configured: BTreeSet<DestinationId>,
+    /// The chats of detached destinations that are aside, once it was looked.
+    pub(super) aside: HashMap<DestinationId, HashSet<Lane>>,
     repeats: Repeats,
-    retention: Duration,
-    dirty: Dirty,
+    pub(super) retention: Duration,
+    pub(super) dirty: Dirty,
 }
 
 #[derive(Debug, Default)]
-struct Dirty {
-    head: bool,
-    ring: bool,
-    destinations: HashSet<DestinationId>,
+pub(super) struct Dirty {
+    pub(super) head: bool,
+    pub(super) space: bool,
+    pub(super) ring: bool,
+    pub(super) destinations: HashSet<DestinationId>,
 }
 
 impl State {
@@ -62,9 +62,12 @@ impl State {
         let mut state = Self {
             head,
             names,
+            space: Space::default(),
             ring,
             checkpoints: BTreeMap::new(),
             destinations: BTreeMap::new(),
+            configured: BTreeSet::new(),
+            aside: HashMap::new(),
             repeats: Repeats::default(),
             retention,
             dirty: Dirty::default(),
@@ -80,6 +83,14 @@ impl State {
             let record: DestinationRecord =
                 frame::load(kv, &key)?.ok_or_else(|| damaged(&key, "a destination has a name and no cursor"))?;
             state.destinations.insert(*id, record);
+        }
+        match frame::load(kv, keys::SPACE)? {
+            Some(space) => state.space = space,
+            None => {
+                // An outbox of before it was counted: that is done once.
+                state.space = rows::weigh(kv)?;
+                state.dirty.space = true;
+            }
         }
         state.check(kv)?;
         state.repeats.fill(kv, &state.head)?;
@@ -124,15 +135,20 @@ impl State {
     /// Gives each name a number; a new destination begins at the head and gets no older event.
     pub fn register(&mut self, batch: &mut Batch, names: &[String]) {
         for name in names {
-            if self.names.id_of(name).is_some() {
+            if let Some(id) = self.names.id_of(name) {
+                self.configured.insert(id);
                 continue;
             }
             let id = self.names.next;
-            self.names.next = id.checked_add(1).expect("invariant: fewer than 65536 names are ever used");
+            self.names.next = id
+                .checked_add(1)
+                .filter(|next| *next < keys::QUARANTINE)
+                .expect("invariant: fewer than 65535 names are ever used");
             self.names.names.push((id, name.clone()));
             let record =
                 DestinationRecord { cursor: Cursor::at(self.head.next).record(), ..DestinationRecord::default() };
             self.destinations.insert(id, record);
+            self.configured.insert(id);
             self.dirty.destinations.insert(id);
             frame::put(batch, keys::NAMES.to_vec(), &self.names);
         }
@@ -158,10 +174,10 @@ impl State {
         }
         done.appended = logged.len() as u64;
         for (key, bytes) in log::pack(&logged) {
-            frame::put_bytes(batch, key, &bytes);
+            frame::add_bytes(batch, key, &bytes);
         }
         for record in append.quarantined {
-            frame::put(batch, keys::quarantine(self.head.next_quarantined), &record);
+            frame::add(batch, keys::quarantine(self.head.next_quarantined), &record);
             self.head.next_quarantined += 1;
             self.head.quarantined += 1;
         }
@@ -224,62 +240,14 @@ impl State {
         number
     }
 
-    /// Deletes from the front of the log what every destination settled longer than `retention` ago, a bounded bit at a
-    /// time. Returns whether there is more to delete at once.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn trim(&mut self, kv: &dyn Kv, batch: &mut Batch, now: Moment) -> Result<bool, KvError> {
-        let lowest = self.destinations.values().map(|record| record.cursor.floor).min().unwrap_or(self.head.next);
-        let grain = self.retention / RING_PAIRS;
-        let newest = self.ring.0.last();
-        if newest.is_none_or(|(at, floor)| lowest > *floor && at.age(now) >= grain) && lowest > self.head.tail {
-            self.ring.0.push((now, lowest));
-            self.dirty.ring = true;
-        }
-        let Some(ripe) = self.ring.0.iter().rposition(|(at, _)| at.age(now) >= self.retention && *at <= now) else {
-            return Ok(false);
-        };
-        if ripe > 0 {
-            self.ring.0.drain(..ripe);
-            self.dirty.ring = true;
-        }
-        let goal = self.ring.0.first().map_or(self.head.tail, |(_, floor)| *floor).min(lowest);
-        self.trim_to(kv, batch, goal)
-    }
-
-    /// Deletes whole chunks that end at or below `goal`.
-    fn trim_to(&mut self, kv: &dyn Kv, batch: &mut Batch, goal: Seq) -> Result<bool, KvError> {
-        if self.head.tail >= goal {
-            return Ok(false);
-        }
-        let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(self.head.next), TRIM_KEYS)?;
-        let chunks: Vec<_> =
-            page.iter().filter_map(|(key, value)| Some((keys::chunk_first(key)?, key, value))).collect();
-        for (place, (first, key, value)) in chunks.iter().enumerate() {
-            let end = match chunks.get(place + 1) {
-                Some((next, _, _)) => *next,
-                None => self.chunk_end(kv, *first)?,
-            };
-            if end > goal {
-                return Ok(false);
-            }
-            frame::delete(batch, key, value);
-            self.head.tail = end;
-            self.dirty.head = true;
-        }
-        Ok(self.head.tail < goal && !chunks.is_empty())
-    }
-
-    /// Where the chunk ends that begins at `first`: its parts lie between its key and the next chunk's.
-    fn chunk_end(&self, kv: &dyn Kv, first: Seq) -> Result<Seq, KvError> {
-        let next = kv.scan(&keys::chunk(first.next()), &keys::chunk(self.head.next), 1)?;
-        Ok(next.first().and_then(|(key, _)| keys::chunk_first(key)).unwrap_or(self.head.next))
-    }
-
     /// Puts what changed of the state itself into the batch; the last step before a commit.
     pub fn seal(&mut self, batch: &mut Batch) {
         let dirty = std::mem::take(&mut self.dirty);
+        let weights = batch.weights();
+        if dirty.space || weights != Weights::default() {
+            self.space.change(weights);
+            frame::put(batch, keys::SPACE.to_vec(), &self.space);
+        }
         if dirty.head {
             frame::put(batch, keys::HEAD.to_vec(), &self.head);
         }
@@ -294,7 +262,7 @@ impl State {
     }
 }
 
-fn apply(
+pub(super) fn apply(
     kv: &dyn Kv,
     batch: &mut Batch,
     id: DestinationId,
@@ -315,13 +283,13 @@ fn apply(
             batch.delete(keys::history(id, event.seq));
             let dead =
                 DeadRecord { seq: event.seq, at, reason, history, replay: 0, event: log::record_of(&event, vec![id]) };
-            frame::put(batch, keys::dead(id, event.seq), &dead);
+            frame::add(batch, keys::dead(id, event.seq), &dead);
         }
         Change::Tried { seq, history } => frame::put(batch, keys::history(id, seq), &history),
         Change::MovedAside { event } => {
             record.aside += 1;
             let aside = AsideRecord { seq: event.seq, event: log::record_of(&event, vec![id]) };
-            frame::put(batch, keys::aside(id, event.event.lane(), event.seq), &aside);
+            frame::add(batch, keys::aside(id, event.event.lane(), event.seq), &aside);
         }
         Change::ReplayDelivered { seq } => {
             let key = keys::dead(id, seq);
@@ -337,7 +305,7 @@ fn apply(
                 let bytes = frame::whole(kv, &key, &value)?;
                 let dead: DeadRecord<'_> = frame::parse(&key, &bytes)?;
                 frame::delete(batch, &key, &value);
-                frame::put(batch, key, &DeadRecord { at, reason, history, replay, ..dead });
+                frame::add(batch, key, &DeadRecord { at, reason, history, replay, ..dead });
             }
         }
         Change::ReplayDone { replay } => batch.delete(keys::replay(replay)),
@@ -360,42 +328,4 @@ fn leave(
     frame::delete(batch, &key, &value);
     record.aside = record.aside.saturating_sub(1);
     Ok(())
-}
-
-/// The latest events by their ids, so that a repeat is recognised.
-#[derive(Debug, Default)]
-struct Repeats {
-    order: VecDeque<(i64, Box<str>)>,
-    known: HashSet<(i64, Box<str>)>,
-}
-
-impl Repeats {
-    fn first_time(&mut self, group: i64, id: &str) -> bool {
-        let key = (group, Box::from(id));
-        if !self.known.insert(key.clone()) {
-            return false;
-        }
-        self.order.push_back(key);
-        if self.order.len() > REPEAT_WINDOW
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-
-    /// Fills the window from the end of the log.
-    fn fill(&mut self, kv: &dyn Kv, head: &Head) -> Result<(), KvError> {
-        let mut from = Seq(head.next.0.saturating_sub(REPEAT_WINDOW as u64)).max(head.tail);
-        while from < head.next {
-            for chunk in log::read(kv, from, head.next, FILL_BYTES)? {
-                for logged in chunk.events.iter().filter(|logged| logged.queued.seq >= from) {
-                    let event = &logged.queued.event;
-                    self.first_time(event.group.get(), event.event_id.as_str());
-                }
-                from = chunk.end();
-            }
-        }
-        Ok(())
-    }
 }

@@ -39,8 +39,20 @@ pub struct Stats {
     pub log_from: u64,
     /// The position that the next event gets.
     pub log_next: u64,
-    /// Bytes on disk.
+    /// Bytes that the outbox's files take.
     pub disk_bytes: u64,
+    /// Bytes that hold something.
+    pub live_bytes: u64,
+    /// Bytes in use, as `max_bytes` counts them: what the files hold beyond that is used again first.
+    pub used_bytes: u64,
+    /// Bytes that can still be written before the volume is full.
+    pub room_bytes: u64,
+    /// Bytes of dead letters and of updates in quarantine: they stay until somebody replays or discards them.
+    pub kept_bytes: u64,
+    /// `outbox.max_bytes`; only while the service runs.
+    pub max_bytes: Option<u64>,
+    /// Why polling has stopped for want of room, if it has; only while the service runs.
+    pub full: Option<FullView>,
     /// Events that no destination takes, ever.
     pub unrouted: u64,
     /// Repeats that were dropped, ever.
@@ -53,6 +65,17 @@ pub struct Stats {
     pub replays: Vec<ReplayView>,
     /// Every destination that has a cursor.
     pub destinations: Vec<DestinationView>,
+}
+
+/// Why polling has stopped for want of room.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FullView {
+    /// In a sentence, with what to do.
+    pub why: String,
+    /// Since when.
+    pub since: At,
+    /// When VK may begin to forget what was not taken since: nobody documents it, this is the shortest that may be hoped for.
+    pub vk_may_forget_from: At,
 }
 
 /// How it goes with VK.

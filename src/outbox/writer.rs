@@ -19,6 +19,8 @@ use super::log::Logged;
 use super::records::ReplayFilter;
 use super::requests::{Append, Appended, Settlement};
 use super::state::State;
+use super::trim::Left;
+use super::upkeep::Upkeep;
 use crate::clock::Clock;
 use crate::domain::ids::Seq;
 
@@ -51,7 +53,9 @@ type Debt = Box<dyn FnOnce(Result<(), OutboxError>) + Send>;
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) state: State,
+    pub(super) upkeep: Upkeep,
     pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) relief: watch::Sender<Seq>,
     pub(super) head: watch::Sender<Seq>,
     pub(super) replays: watch::Sender<u64>,
     pub(super) failed: watch::Sender<Option<OutboxError>>,
@@ -68,19 +72,31 @@ impl Writer {
     fn run(mut self, timer: &tokio::runtime::Runtime) {
         let mut more_to_trim = false;
         loop {
-            let requests = match self.wait(timer, more_to_trim) {
+            let requests = match self.wait(timer, more_to_trim || self.upkeep.is_busy()) {
                 Wait::Requests(requests) => requests,
                 Wait::Tick => Vec::new(),
                 Wait::Ended => return,
             };
             let mut debts = Vec::new();
             let mut closing = false;
-            match self.commit(requests, &mut debts, &mut closing) {
-                Ok(more) => {
-                    more_to_trim = more;
-                    debts.into_iter().for_each(|debt| debt(Ok(())));
+            let outcome = self.commit(requests, &mut debts, &mut closing);
+            let outcome = outcome.and_then(|left| {
+                debts.drain(..).for_each(|debt| debt(Ok(())));
+                let live = self.state.space.sum();
+                self.upkeep.tend(&self.shared, live, self.clock.now())?;
+                Ok(left)
+            });
+            match outcome {
+                Ok(left) => {
+                    more_to_trim = left.more;
+                    if let Some(seq) = left.relief {
+                        self.relief.send_replace(seq);
+                    }
                 }
                 Err(error) => {
+                    if matches!(error, KvError::Io(_)) {
+                        self.upkeep.suspect();
+                    }
                     let error = OutboxError::of_store(&self.shared.dir, &error);
                     self.failed.send_replace(Some(error.clone()));
                     debts.into_iter().for_each(|debt| debt(Err(error.clone())));
@@ -114,9 +130,9 @@ impl Writer {
     }
 
     /// One commit of everything that was asked for; what is owed is put down even when it fails.
-    fn commit(&mut self, requests: Vec<Request>, debts: &mut Vec<Debt>, closing: &mut bool) -> Result<bool, KvError> {
+    fn commit(&mut self, requests: Vec<Request>, debts: &mut Vec<Debt>, closing: &mut bool) -> Result<Left, KvError> {
         let now = self.clock.now();
-        let kv = Arc::clone(&self.shared.kv);
+        let kv = self.shared.kv();
         let mut batch = Batch::default();
         let mut fresh: Vec<Logged> = Vec::new();
         let mut replays = None;
@@ -145,10 +161,11 @@ impl Writer {
             }
         }
         outcome?;
-        let more = self.state.trim(kv.as_ref(), &mut batch, now)?;
+        let left = self.state.trim(kv.as_ref(), &mut batch, &self.upkeep.space(), now)?;
         self.state.seal(&mut batch);
         if !batch.is_empty() {
             kv.commit(&batch)?;
+            self.upkeep.committed(&batch);
         }
         if !fresh.is_empty() {
             self.shared.window.push(fresh);
@@ -157,7 +174,7 @@ impl Writer {
         if let Some(number) = replays {
             self.replays.send_replace(number);
         }
-        Ok(more)
+        Ok(left)
     }
 
     /// After a failed commit: nothing is taken any more, and everyone is told why.

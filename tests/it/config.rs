@@ -348,8 +348,6 @@ fn what_is_not_built_yet_is_not_accepted() {
         ("vk", "session_max_age = '1h'"),
         ("vk", "backfill = false"),
         ("vk", "ca_file = 'x'"),
-        ("outbox", "max_bytes = '8GiB'"),
-        ("outbox", "min_free_bytes = '256MiB'"),
         ("delivery", "max_attempts = 12"),
         ("delivery", "max_age = '55s'"),
         ("delivery", "batch_max = 1"),

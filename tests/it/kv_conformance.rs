@@ -38,7 +38,11 @@ fn conforms(kv: &dyn Kv) {
     kv.commit(&batch(&[(b"z", Some(b"1")), (b"z", None)])).expect("committed");
     assert_eq!(kv.get(b"z").expect("read"), None);
     kv.commit(&Batch::default()).expect("an empty batch is fine");
-    kv.disk_bytes().expect("asked");
+    kv.apply(&batch(&[(b"y", Some(b"1"))])).expect("applied");
+    assert_eq!(kv.get(b"y").expect("read"), Some(b"1".to_vec()), "what is applied can be read");
+    kv.sync().expect("synced");
+    let disk = kv.disk().expect("asked");
+    assert!(disk.file > 0 && disk.free > 0);
 }
 
 #[test]
@@ -61,6 +65,22 @@ fn a_failed_commit_has_happened_whole_or_not_at_all() {
     kv.set_fault(CommitFault::FailsAfter);
     assert!(kv.commit(&batch(&[(b"a", Some(b"1")), (b"b", Some(b"1"))])).is_err());
     assert_eq!(keys(&kv, b"a", b"z", 9).len(), 2);
+}
+
+#[test]
+fn a_power_cut_takes_the_tail_of_what_was_not_synced() {
+    let kv = MemoryKv::default();
+    kv.commit(&batch(&[(b"a", Some(b"1"))])).expect("committed");
+    for key in [b"b", b"c", b"d"] {
+        kv.apply(&batch(&[(key, Some(b"1"))])).expect("applied");
+    }
+    kv.power_cut(2);
+    assert_eq!(keys(&kv, b"a", b"z", 9), [b"a", b"b", b"c"].map(|key| key.to_vec()));
+    kv.set_fault(CommitFault::SyncFails);
+    assert!(kv.commit(&batch(&[(b"e", Some(b"1"))])).is_err());
+    assert_eq!((keys(&kv, b"a", b"z", 9).len(), kv.unsynced()), (4, 1));
+    kv.power_cut(0);
+    assert_eq!(keys(&kv, b"a", b"z", 9).len(), 3);
 }
 
 #[test]

@@ -1,8 +1,7 @@
-//! The outbox against a model: any sequence of answers, settlements, reopenings, failed commits and passing time leaves it
-//! with exactly what the model holds. proptest prints the seed of a failure and takes it back.
+//! The outbox against a model: any sequence of answers, settlements, reopenings, power cuts, failed commits, copies into new
+//! generations and passing time leaves it with exactly what the model holds. proptest prints the seed of a failure and takes it back.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,15 @@ use event_router::clock::Clock;
 use event_router::domain::event::{Event, Queued, Source};
 use event_router::domain::ids::{DestinationName, EventId, GroupId, Seq, Ts};
 use event_router::domain::time::Moment;
+use event_router::outbox::generations::Generations;
+use event_router::outbox::kv::Disk;
 use event_router::outbox::records::{History, QuarantineRecord};
+use event_router::outbox::space::Limits;
 use event_router::outbox::views::{DeliveryState, ListState, Selector};
-use event_router::outbox::{Append, Change, Cursor, Outbox, Place, Settings, Settlement, inspect, lookup};
-use event_router::sim::kv::{CommitFault, MemoryKv};
+use event_router::outbox::{
+    Append, Change, Cursor, Outbox, OutboxError, Place, Settings, Settlement, Store, inspect, lookup,
+};
+use event_router::sim::kv::{CommitFault, MemoryDisk, MemoryKv};
 use proptest::prelude::*;
 
 const RETENTION: Duration = Duration::from_secs(100);
@@ -34,9 +38,13 @@ enum Action {
         destination: u8,
         settle: Vec<Settle>,
     },
-    Reopen,
+    /// The process ends, maybe with the power; the next one may find that the store is to be copied.
+    Reopen {
+        power_cut: bool,
+        copy: Option<CommitFault>,
+    },
     CommitFails {
-        before: bool,
+        fault: CommitFault,
     },
     Pass {
         seconds: u8,
@@ -63,9 +71,18 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (prop::collection::vec(event, 0..12), any::<bool>(), any::<bool>(), any::<bool>())
             .prop_map(|(events, repeat, quarantined, gap)| Action::Append { events, repeat, quarantined, gap }),
         8 => (0u8..3, prop::collection::vec(settle, 0..10)).prop_map(|(destination, settle)| Action::Work { destination, settle }),
-        2 => Just(Action::Reopen),
-        1 => any::<bool>().prop_map(|before| Action::CommitFails { before }),
+        2 => (any::<bool>(), prop::option::of(fault())).prop_map(|(power_cut, copy)| Action::Reopen { power_cut, copy }),
+        1 => fault().prop_map(|fault| Action::CommitFails { fault }),
         2 => (1u8..120).prop_map(|seconds| Action::Pass { seconds }),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = CommitFault> {
+    prop_oneof![
+        3 => Just(CommitFault::None),
+        1 => Just(CommitFault::FailsBefore),
+        1 => Just(CommitFault::FailsAfter),
+        1 => Just(CommitFault::SyncFails),
     ]
 }
 
@@ -102,11 +119,13 @@ struct Hand {
 }
 
 struct Bench {
-    kv: MemoryKv,
+    disk: MemoryDisk,
     clock: Clock,
     outbox: Outbox,
     hands: Vec<Hand>,
     model: Model,
+    /// What a commit that answered an error would have made of it.
+    maybe: Option<Model>,
     next_id: u64,
     next_ts: u64,
 }
@@ -115,17 +134,21 @@ fn group() -> GroupId {
     GroupId::new(77).expect("an id")
 }
 
-fn start(kv: &MemoryKv, clock: &Clock) -> Outbox {
+fn start(disk: &MemoryDisk, clock: &Clock) -> Outbox {
     let names: Vec<_> = NAMES.iter().map(|name| DestinationName::parse(name).expect("a name")).collect();
-    let settings = Settings { dir: "memory".into(), retention: RETENTION };
-    Outbox::start(Arc::new(kv.clone()), Path::new("memory"), None, &settings, &names, clock.clone()).expect("started")
+    let limits = Limits { max_bytes: 8 << 30, min_free_bytes: 0 };
+    let settings = Settings { dir: "memory".into(), retention: RETENTION, limits };
+    let (kv, generations) = (Arc::new(disk.current()), Box::new(disk.clone()));
+    let store = Store { kv, generations, lock: None, dir: "memory".into() };
+    Outbox::start(store, &settings, &names, clock.clone()).expect("started")
 }
 
 impl Bench {
     async fn new() -> Self {
-        let (kv, clock) = (MemoryKv::default(), Clock::standing(Moment(1_700_000_000_000)));
-        let outbox = start(&kv, &clock);
-        let mut bench = Self { kv, clock, outbox, hands: Vec::new(), model: Model::default(), next_id: 0, next_ts: 1 };
+        let (disk, clock) = (MemoryDisk::default(), Clock::standing(Moment(1_700_000_000_000)));
+        let outbox = start(&disk, &clock);
+        let model = Model::default();
+        let mut bench = Self { disk, clock, outbox, hands: Vec::new(), model, maybe: None, next_id: 0, next_ts: 1 };
         bench.take_up().await;
         bench
     }
@@ -175,7 +198,7 @@ impl Bench {
         let mut after = self.model.clone();
         let mut batch = Vec::new();
         // Repeats are known from the log's end: one of an event that retention has deleted is not promised to be.
-        let log_from = inspect::stats(&self.kv, "memory", self.clock.now()).expect("stats").log_from;
+        let log_from = inspect::stats(&self.kv(), "memory", self.clock.now()).expect("stats").log_from;
         let last = after.events.iter().next_back().filter(|(seq, _)| **seq >= log_from).map(|(_, (id, _))| id.clone());
         if let Some(number) = last.as_ref().filter(|_| repeat).and_then(|id| id.strip_prefix("event-")) {
             batch.push((self.event(number.parse().expect("a number"), 1, 5), Source::Live, vec![0]));
@@ -206,7 +229,7 @@ impl Bench {
         };
         self.next_ts += 1;
         let done = self.outbox.append(append).await;
-        self.learn(done.is_ok(), after)
+        self.learn(done.map(drop), after)
     }
 
     async fn work(&mut self, destination: u8, settle: &[Settle]) -> bool {
@@ -279,30 +302,53 @@ impl Bench {
         let done = self.outbox.settle_durably(settlement).await;
         let hand = &mut self.hands[usize::from(destination)];
         hand.aside.extend(moved.into_iter().map(|event| (event.seq, event)));
-        self.learn(done.is_ok(), after)
+        self.learn(done, after)
     }
 
-    /// After a commit that answered `Ok` the model is the new one; after a failure it is what the fault says.
-    fn learn(&mut self, fine: bool, after: Model) -> bool {
-        if fine || self.kv_happened() {
+    /// After a commit that answered `Ok` the model is the new one; after a failure it may be.
+    fn learn(&mut self, done: Result<(), OutboxError>, after: Model) -> bool {
+        match done {
+            Ok(()) => self.model = after,
+            Err(OutboxError::Poisoned(_) | OutboxError::Closed) => {}
+            Err(_) => self.maybe = Some(after),
+        }
+        self.maybe.is_none() && self.outbox.watch_failure().borrow().is_none()
+    }
+
+    fn kv(&self) -> MemoryKv {
+        self.disk.current()
+    }
+
+    async fn reopen(&mut self, power_cut: bool, copy: Option<CommitFault>) {
+        self.outbox.close().await;
+        let kv = self.kv();
+        let happened = match kv.fault() {
+            CommitFault::None | CommitFault::FailsBefore => false,
+            CommitFault::FailsAfter => true,
+            CommitFault::SyncFails => !power_cut,
+        };
+        if let Some(after) = self.maybe.take().filter(|_| happened) {
             self.model = after;
         }
-        fine
-    }
-
-    fn kv_happened(&self) -> bool {
-        self.kv.fault() == CommitFault::FailsAfter
-    }
-
-    async fn reopen(&mut self) {
-        self.outbox.close().await;
-        self.kv.set_fault(CommitFault::None);
-        self.outbox = start(&self.kv, &self.clock);
+        if power_cut {
+            kv.power_cut(0);
+        }
+        kv.set_fault(CommitFault::None);
+        self.disk.set_next_fault(CommitFault::None);
+        let suspect = self.disk.is_suspect();
+        if let Some(fault) = copy.filter(|_| !suspect) {
+            kv.set_disk(Some(Disk { file: 1 << 40, free: 1 << 50 }));
+            self.disk.set_next_fault(fault);
+        }
+        let switches = self.disk.switches();
+        self.outbox = start(&self.disk, &self.clock);
+        assert!(!suspect || self.disk.switches() == switches + 1, "what cannot be trusted is copied first");
+        assert!(copy.is_some() || self.kv().unsynced() == 0, "what is read after a start is on disk for good");
         self.take_up().await;
     }
 
     fn check(&self) {
-        let stats = inspect::stats(&self.kv, "memory", self.clock.now()).expect("stats");
+        let stats = inspect::stats(&self.kv(), "memory", self.clock.now()).expect("stats");
         let model = &self.model;
         assert_eq!(stats.checkpoints.first().map(|c| c.ts.clone()), model.ts.map(|ts| ts.to_string()));
         assert_eq!((stats.repeats, stats.quarantined, stats.gaps), (model.repeats, model.quarantined, model.gaps));
@@ -323,11 +369,11 @@ impl Bench {
                     ..Selector::default()
                 };
                 let listed: Vec<u64> =
-                    lookup::list(&self.kv, &selector).expect("listed").iter().filter_map(|row| row.seq).collect();
+                    lookup::list(&self.kv(), &selector).expect("listed").iter().filter_map(|row| row.seq).collect();
                 assert_eq!(listed, of(standing), "{name} {state:?}");
             }
             if let Some(seq) = of(Standing::Dead).into_iter().chain(of(Standing::Pending)).next() {
-                let shown = lookup::show(&self.kv, &model.events[&seq].0).expect("read").expect("found by its id");
+                let shown = lookup::show(&self.kv(), &model.events[&seq].0).expect("read").expect("found by its id");
                 assert_eq!(shown.row.seq, Some(seq));
                 let state =
                     shown.row.deliveries.iter().find(|delivery| delivery.destination == name).expect("listed").state;
@@ -337,20 +383,29 @@ impl Bench {
     }
 }
 
+/// How many cases are tried: `OUTBOX_MODEL_CASES` for a long run.
+fn cases() -> u32 {
+    std::env::var("OUTBOX_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 2000, ..ProptestConfig::default() })]
     #[test]
     fn the_outbox_holds_what_the_model_holds(actions in prop::collection::vec(action(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut bench = Bench::new().await;
             for action in actions {
+                let mut end = (false, None);
                 let fine = match action {
                     Action::Append { events, repeat, quarantined, gap } => bench.append(&events, repeat, quarantined, gap).await,
                     Action::Work { destination, settle } => bench.work(destination, &settle).await,
-                    Action::Reopen => false,
-                    Action::CommitFails { before } => {
-                        bench.kv.set_fault(if before { CommitFault::FailsBefore } else { CommitFault::FailsAfter });
+                    Action::Reopen { power_cut, copy } => {
+                        end = (power_cut, copy);
+                        false
+                    }
+                    Action::CommitFails { fault } => {
+                        bench.kv().set_fault(fault);
                         true
                     }
                     Action::Pass { seconds } => {
@@ -359,10 +414,22 @@ proptest! {
                     }
                 };
                 if !fine {
-                    bench.reopen().await;
+                    bench.reopen(end.0, end.1).await;
                 }
                 bench.check();
             }
+            // What was acknowledged survives the power, and a copy that comes to its end.
+            bench.kv().set_fault(CommitFault::None);
+            bench.reopen(true, Some(CommitFault::None)).await;
+            let disk = bench.disk.clone();
+            let mut switches = 0;
+            while switches == 0 {
+                assert!(bench.append(&[(1, 7, 50)], false, false, false).await);
+                switches = disk.switches();
+            }
+            bench.check();
+            bench.reopen(true, None).await;
+            bench.check();
             bench.outbox.close().await;
         });
     }
@@ -372,7 +439,7 @@ proptest! {
 async fn what_everyone_settled_is_deleted_once_retention_is_over_and_not_before() {
     let mut bench = Bench::new().await;
     let log = |bench: &Bench| {
-        let stats = inspect::stats(&bench.kv, "memory", bench.clock.now()).expect("stats");
+        let stats = inspect::stats(&bench.kv(), "memory", bench.clock.now()).expect("stats");
         (stats.log_from, stats.log_next)
     };
     assert!(bench.append(&[(1, 7, 50), (2, 7, 50)], false, false, false).await);
@@ -395,13 +462,13 @@ async fn what_everyone_settled_is_deleted_once_retention_is_over_and_not_before(
 #[tokio::test]
 async fn after_a_failed_commit_nothing_is_taken_and_everyone_is_told_why() {
     let mut bench = Bench::new().await;
-    bench.kv.set_fault(CommitFault::FailsBefore);
+    bench.kv().set_fault(CommitFault::FailsBefore);
     assert!(!bench.append(&[(1, 7, 50)], false, false, false).await);
-    bench.kv.set_fault(CommitFault::None);
+    bench.kv().set_fault(CommitFault::None);
     assert!(!bench.append(&[(1, 7, 50)], false, false, false).await, "poisoned for good");
     let told = bench.outbox.watch_failure().borrow().clone().expect("told").to_string();
     assert!(told.contains("a failure on command"), "{told}");
-    bench.reopen().await;
+    bench.reopen(false, None).await;
     assert!(bench.append(&[(1, 7, 50)], false, false, false).await, "a new start goes on");
     bench.check();
     bench.outbox.close().await;

@@ -27,16 +27,31 @@ impl Lanes {
         if self.outage.is_some() {
             return Vec::new();
         }
-        let blocked: Vec<LaneKey> = self.waiting.iter().map(|(_, key)| *key).filter(|key| key.replay == 0).collect();
+        let blocked = self.waiting.iter().map(|(_, key)| *key).filter(|key| key.replay == 0).collect();
+        self.move_aside(blocked, most)
+    }
+
+    /// Chooses the chats whose first event lies below `below`, outage or not, and hands out their events to be moved aside.
+    /// A chat with an event in flight stays: it is asked again. At most `most` chats.
+    pub fn move_old_aside(&mut self, below: Seq, most: usize) -> Vec<Queued> {
+        let old = |(key, state): (&LaneKey, &State)| {
+            let first = state.queue.front().filter(|event| event.seq < below && state.phase != Phase::InFlight);
+            (key.replay == 0 && first.is_some()).then_some(*key)
+        };
+        let old = self.lanes.iter().filter_map(old).collect();
+        self.move_aside(old, most)
+    }
+
+    fn move_aside(&mut self, chats: Vec<LaneKey>, most: usize) -> Vec<Queued> {
         let mut moved = Vec::new();
-        let mut chats = 0;
-        for key in blocked {
+        let mut count = 0;
+        for key in chats {
             let Some(state) = self.lanes.get_mut(&key).filter(|state| state.aside.is_none()) else { continue };
             let (Some(first), Some(last)) = (state.queue.front(), state.queue.back()) else { continue };
-            if chats == most {
+            if count == most {
                 break;
             }
-            chats += 1;
+            count += 1;
             state.aside = Some(Aside { loaded: first.seq, last: last.seq });
             self.aside += 1;
             let rest = state.queue.split_off(1);

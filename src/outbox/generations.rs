@@ -1,0 +1,167 @@
+//! Generations: sled never gives disk back, so what is live is copied into a new store beside the old one, `CURRENT` is
+//! switched over by a rename, and the old one is removed. This is the seam and its form on disk; `sim::kv` has one in
+//! memory. Deliberately absent: copying (`copying`), deciding when (`upkeep`).
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::NamedTempFile;
+
+use super::kv::{Kv, KvError};
+use super::open::FORMAT;
+use super::sled_kv::SledKv;
+
+/// The file that says that a commit failed: what the system's cache holds may not be what the disk holds.
+const SUSPECT: &str = "SYNC-FAILED";
+
+/// Makes stores that replace one another.
+pub trait Generations: Send {
+    /// Makes an empty store for the next generation; one that was begun before is forgotten.
+    ///
+    /// # Errors
+    /// When it cannot be made; nothing has changed.
+    fn begin(&mut self) -> Result<Arc<dyn Kv>, KvError>;
+
+    /// Makes the store that was begun, which is synced, the one that is opened from now on. Answers whether it is: when it
+    /// is not, nothing has changed.
+    ///
+    /// # Errors
+    /// When it is not certain which one is opened next: the caller must stop writing.
+    fn switch(&mut self) -> Result<bool, KvError>;
+
+    /// Forgets the store that was begun. Nobody uses it any more.
+    fn abandon(&mut self);
+
+    /// Removes the store that was replaced. Nobody uses it any more.
+    ///
+    /// # Errors
+    /// When it is still there; the next opening removes it.
+    fn remove_old(&mut self) -> Result<(), KvError>;
+
+    /// A commit failed: the next start copies everything anew before anything else.
+    ///
+    /// # Errors
+    /// When that could not be written down.
+    fn suspect(&mut self) -> Result<(), KvError>;
+
+    /// Whether a commit failed and nothing was copied since.
+    fn is_suspect(&self) -> bool;
+}
+
+/// Generations as directories.
+#[derive(Debug)]
+pub struct Directories {
+    dir: PathBuf,
+    current: u32,
+    old: Option<u32>,
+}
+
+impl Directories {
+    /// Those in `dir`, of which `current` is open.
+    #[must_use]
+    pub(super) fn new(dir: &Path, current: u32) -> Self {
+        Self { dir: dir.to_owned(), current, old: None }
+    }
+
+    fn next(&self) -> PathBuf {
+        directory(&self.dir, self.current.saturating_add(1))
+    }
+}
+
+impl Generations for Directories {
+    fn begin(&mut self) -> Result<Arc<dyn Kv>, KvError> {
+        let path = self.next();
+        remove(&path)?;
+        fs::create_dir(&path)?;
+        Ok(Arc::new(SledKv::open(&path)?))
+    }
+
+    fn switch(&mut self) -> Result<bool, KvError> {
+        let next = self.current.saturating_add(1);
+        let Ok(file) = written(&self.dir, next) else { return Ok(false) };
+        persist(file, &self.dir)?;
+        self.old = Some(self.current);
+        self.current = next;
+        // The copy is whole and synced: what the failed commit left is behind us.
+        match fs::remove_file(self.dir.join(SUSPECT)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(true),
+        }
+    }
+
+    fn abandon(&mut self) {
+        // What stays is removed by the next attempt, or the next opening.
+        let _left = remove(&self.next());
+    }
+
+    fn remove_old(&mut self) -> Result<(), KvError> {
+        match self.old.take() {
+            Some(old) => Ok(remove(&directory(&self.dir, old))?),
+            None => Ok(()),
+        }
+    }
+
+    fn suspect(&mut self) -> Result<(), KvError> {
+        let file = File::create(self.dir.join(SUSPECT))?;
+        file.sync_all()?;
+        Ok(File::open(&self.dir)?.sync_all()?)
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.dir.join(SUSPECT).exists()
+    }
+}
+
+/// Where a generation is.
+#[must_use]
+pub(super) fn directory(dir: &Path, generation: u32) -> PathBuf {
+    dir.join(format!("generation-{generation:06}"))
+}
+
+/// Every generation that is there, finished or not.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(super) fn all(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("generation-") {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Replaces `CURRENT`: the new one is there whole, or the old one is.
+///
+/// # Errors
+/// When it is not certain which.
+pub(super) fn write_current(dir: &Path, generation: u32) -> io::Result<()> {
+    persist(written(dir, generation)?, dir)
+}
+
+fn written(dir: &Path, generation: u32) -> io::Result<NamedTempFile> {
+    let mut file = tempfile::Builder::new().prefix(".CURRENT").tempfile_in(dir)?;
+    write!(file, "format {FORMAT}\ngeneration {generation}\n")?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn persist(file: NamedTempFile, dir: &Path) -> io::Result<()> {
+    file.persist(dir.join("CURRENT")).map_err(|error| error.error)?;
+    File::open(dir)?.sync_all()?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

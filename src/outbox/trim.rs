@@ -1,0 +1,205 @@
+//! What makes room in the log: deleting from its front what every destination settled, and moving aside what holds the front
+//! when room is short. Part of the writer's state. Deliberately absent: when room is short (`space`).
+
+use std::collections::HashSet;
+
+use super::cursor::Cursor;
+use super::frame::{self, damaged};
+use super::keys::{self, DestinationId};
+use super::kv::{Batch, Kv, KvError};
+use super::log::{self, Chunk, Logged};
+use super::requests::Change;
+use super::rows;
+use super::space::Space;
+use super::state::{State, apply};
+use crate::domain::ids::Seq;
+use crate::domain::time::Moment;
+
+/// How many pairs the ring of floors holds.
+const RING_PAIRS: u32 = 256;
+/// How many keys of the log one commit deletes at most.
+const TRIM_KEYS: usize = 64;
+/// How many chats of a detached destination may be aside: who resumes it holds the first event of each in memory.
+const ASIDE_CHATS: usize = 10_000;
+
+/// What trimming did not finish.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// There is more to delete at once.
+    pub(super) more: bool,
+    /// Workers are asked to move aside what they have pending below this.
+    pub(super) relief: Option<Seq>,
+}
+
+impl State {
+    /// Deletes from the front of the log what every destination settled longer than `retention` ago, a bounded bit at a
+    /// time; whatever is settled, when room is short; and then moves aside what holds the front.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn trim(&mut self, kv: &dyn Kv, batch: &mut Batch, space: &Space, now: Moment) -> Result<Left, KvError> {
+        let lowest = self.lowest_floor();
+        let ripe = self.ripe(lowest, now);
+        let goal = if space.gave_way || space.relieve { lowest } else { ripe.min(lowest) };
+        let before = self.head.tail;
+        let more = self.trim_to(kv, batch, goal)?;
+        if more || self.head.tail > before || !space.relieve {
+            return Ok(Left { more, relief: None });
+        }
+        self.relieve(kv, batch)
+    }
+
+    /// The lowest floor of those that have something in the log.
+    fn lowest_floor(&self) -> Seq {
+        let holders = self.destinations.iter().filter(|(id, _)| !self.is_idle(**id));
+        holders.map(|(_, record)| record.cursor.floor).min().unwrap_or(self.head.next)
+    }
+
+    /// Whether a destination has no worker, and nothing in the log waits for one.
+    fn is_idle(&self, id: DestinationId) -> bool {
+        !self.configured.contains(&id)
+            && self.destinations.get(&id).is_some_and(|record| record.pending(self.head.routed_to(id)) == record.aside)
+    }
+
+    /// Up to where everything was settled longer than `retention` ago.
+    fn ripe(&mut self, lowest: Seq, now: Moment) -> Seq {
+        let grain = self.retention / RING_PAIRS;
+        let newest = self.ring.0.last();
+        if newest.is_none_or(|(at, floor)| lowest > *floor && at.age(now) >= grain) && lowest > self.head.tail {
+            self.ring.0.push((now, lowest));
+            self.dirty.ring = true;
+        }
+        let Some(ripe) = self.ring.0.iter().rposition(|(at, _)| at.age(now) >= self.retention && *at <= now) else {
+            return self.head.tail;
+        };
+        if ripe > 0 {
+            self.ring.0.drain(..ripe);
+            self.dirty.ring = true;
+        }
+        self.ring.0.first().map_or(self.head.tail, |(_, floor)| *floor)
+    }
+
+    /// Deletes whole chunks that end at or below `goal`.
+    fn trim_to(&mut self, kv: &dyn Kv, batch: &mut Batch, goal: Seq) -> Result<bool, KvError> {
+        if self.head.tail >= goal {
+            return Ok(false);
+        }
+        let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(self.head.next), TRIM_KEYS)?;
+        let chunks: Vec<_> =
+            page.iter().filter_map(|(key, value)| Some((keys::chunk_first(key)?, key, value))).collect();
+        let before = self.head.tail;
+        for (place, (first, key, value)) in chunks.iter().enumerate() {
+            if *first != self.head.tail {
+                return Err(damaged(key, &format!("the log goes on here where {} was due", self.head.tail)));
+            }
+            let end = match chunks.get(place + 1) {
+                Some((next, _, _)) => *next,
+                None => self.chunk_end(kv, *first)?,
+            };
+            if end > goal {
+                break;
+            }
+            frame::delete(batch, key, value);
+            self.head.tail = end;
+            self.dirty.head = true;
+        }
+        if self.head.tail > before {
+            self.idle_ones_follow();
+        }
+        Ok(self.head.tail < goal && self.head.tail > before)
+    }
+
+    /// A cursor never lies outside the log, not even one that nobody moves.
+    fn idle_ones_follow(&mut self) {
+        let (tail, next) = (self.head.tail, self.head.next);
+        let behind: Vec<_> =
+            self.destinations.iter().filter(|(_, record)| record.cursor.floor < tail).map(|(id, _)| *id).collect();
+        for id in behind {
+            if let Some(record) = self.destinations.get_mut(&id) {
+                record.cursor = Cursor::at(next).record();
+                self.dirty.destinations.insert(id);
+            }
+        }
+    }
+
+    /// Where the chunk ends that begins at `first`: its parts lie between its key and the next chunk's.
+    fn chunk_end(&self, kv: &dyn Kv, first: Seq) -> Result<Seq, KvError> {
+        let next = kv.scan(&keys::chunk(first.next()), &keys::chunk(self.head.next), 1)?;
+        Ok(next.first().and_then(|(key, _)| keys::chunk_first(key)).unwrap_or(self.head.next))
+    }
+
+    /// Moves aside what is pending in the front chunk, if that is under half of its bytes: for detached destinations here,
+    /// for the others their workers are asked to.
+    fn relieve(&mut self, kv: &dyn Kv, batch: &mut Batch) -> Result<Left, KvError> {
+        if self.head.tail >= self.head.next {
+            return Ok(Left::default());
+        }
+        let Some(chunk) = log::read(kv, self.head.tail, self.head.next, 1)?.into_iter().next() else {
+            return Ok(Left::default());
+        };
+        let bytes = |events: &mut dyn Iterator<Item = &Logged>| {
+            events.map(|logged| logged.queued.event.body.len()).sum::<usize>()
+        };
+        let mut holders = Vec::new();
+        let mut pending = 0;
+        for (id, record) in &self.destinations {
+            if record.cursor.floor >= chunk.end() || self.is_idle(*id) {
+                continue;
+            }
+            let cursor = Cursor::from_record(&record.cursor)
+                .ok_or_else(|| damaged(&keys::destination(*id), "the cursor contradicts itself"))?;
+            pending += bytes(&mut waiting(&chunk, &cursor, *id));
+            holders.push((*id, cursor));
+        }
+        if pending * 2 >= bytes(&mut chunk.events.iter()) {
+            return Ok(Left::default());
+        }
+        let mut left = Left::default();
+        for (id, cursor) in holders {
+            if self.configured.contains(&id) {
+                left.relief = Some(chunk.end());
+            } else {
+                left.more |= self.move_detached_aside(kv, batch, id, cursor, &chunk)?;
+            }
+        }
+        Ok(left)
+    }
+
+    fn move_detached_aside(
+        &mut self,
+        kv: &dyn Kv,
+        batch: &mut Batch,
+        id: DestinationId,
+        mut cursor: Cursor,
+        chunk: &Chunk,
+    ) -> Result<bool, KvError> {
+        if !self.aside.contains_key(&id) {
+            let lanes: HashSet<_> = rows::aside_lanes(kv, id)?.into_iter().map(|aside| aside.lane).collect();
+            self.aside.insert(id, lanes);
+        }
+        let lanes = self.aside.entry(id).or_default();
+        let moving: Vec<_> = waiting(chunk, &cursor, id).map(|logged| logged.queued.clone()).collect();
+        lanes.extend(moving.iter().map(|event| event.event.lane()));
+        if lanes.len() > ASIDE_CHATS {
+            return Ok(false);
+        }
+        let Some(record) = self.destinations.get_mut(&id) else { return Ok(false) };
+        for event in moving {
+            if event.seq >= cursor.horizon() {
+                cursor.looked(event.seq.next());
+            } else {
+                cursor.settle(event.seq);
+            }
+            apply(kv, batch, id, record, Change::MovedAside { event })?;
+        }
+        cursor.looked(chunk.end());
+        record.cursor = cursor.record();
+        self.dirty.destinations.insert(id);
+        Ok(true)
+    }
+}
+
+/// The events of a chunk that a destination takes and has not settled.
+fn waiting<'a>(chunk: &'a Chunk, cursor: &'a Cursor, id: DestinationId) -> impl Iterator<Item = &'a Logged> {
+    chunk.events.iter().filter(move |logged| logged.destinations.contains(&id) && cursor.waits(logged.queued.seq))
+}

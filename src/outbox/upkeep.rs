@@ -1,0 +1,194 @@
+//! What the writer does for the disk between commits: measures, says when room is short, and replaces a store that has
+//! grown far beyond what is live by a copy. Deliberately absent: deleting (`trim`), the copy's form (`generations`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::copying::Copying;
+use super::generations::Generations;
+use super::handle::Shared;
+use super::kv::{Batch, Kv, KvError};
+use super::space::{self, Limits, Space, Usage};
+use crate::domain::time::Moment;
+
+/// How often the volume is asked while there are commits.
+const MEASURE_EVERY: Duration = Duration::from_millis(250);
+/// A store smaller than this is never copied.
+const COPY_ABOVE_BYTES: u64 = 64 << 20;
+/// A store is copied when its files are so many times what is live.
+const COPY_FACTOR: u64 = 4;
+/// Room that a copy needs besides what is live.
+const COPY_ROOM_BYTES: u64 = 16 << 20;
+/// How long no copy is begun after one has failed.
+const COPY_REST: Duration = Duration::from_secs(600);
+
+/// The writer's helper.
+pub(super) struct Upkeep {
+    generations: Box<dyn Generations>,
+    limits: Limits,
+    space: watch::Sender<Space>,
+    measured: Option<Instant>,
+    copying: Option<Copying>,
+    /// The store that was replaced, until the last reader has left it.
+    old: Option<Arc<dyn Kv>>,
+    rests_until: Option<Instant>,
+}
+
+impl Upkeep {
+    pub(super) fn new(generations: Box<dyn Generations>, limits: Limits, space: watch::Sender<Space>) -> Self {
+        Self { generations, limits, space, measured: None, copying: None, old: None, rests_until: None }
+    }
+
+    /// How it stands with room.
+    pub(super) fn space(&self) -> Space {
+        self.space.borrow().clone()
+    }
+
+    /// Whether there is something to do at once.
+    pub(super) fn is_busy(&self) -> bool {
+        self.copying.is_some()
+    }
+
+    /// A batch was committed to the store: the copy gets it as well.
+    pub(super) fn committed(&mut self, batch: &Batch) {
+        if let Some(copying) = &mut self.copying
+            && let Err(error) = copying.mirror(batch)
+        {
+            self.give_up(&error);
+        }
+    }
+
+    /// A bounded bit of work; `live` is what the store holds.
+    ///
+    /// # Errors
+    /// When it is not certain any more which store is opened next.
+    pub(super) fn tend(&mut self, shared: &Shared, live: u64, now: Moment) -> Result<(), KvError> {
+        if self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
+            self.measure(shared, live, now)?;
+        }
+        self.remove_old();
+        if let Some(copying) = &mut self.copying {
+            match copying.slice(shared.kv().as_ref()) {
+                Ok(false) => {}
+                Ok(true) => self.finish(shared)?,
+                Err(error) => self.give_up(&error),
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, shared: &Shared, live: u64, now: Moment) -> Result<(), KvError> {
+        self.measured = Some(Instant::now());
+        let usage = Usage { disk: shared.kv().disk()?, live };
+        let mut space = self.space();
+        let before = space.full.is_some();
+        space.measured(usage, &self.limits, now);
+        match (&space.full, before) {
+            (Some(full), false) => {
+                let forgets = space::forgets_at(full.since).rfc3339();
+                tracing::error!(
+                    reason = full.why,
+                    vk_may_forget_from = forgets,
+                    "polling stops: no room; delivery goes on"
+                );
+            }
+            (None, true) => tracing::info!("there is room again: polling goes on"),
+            _ => {}
+        }
+        self.space.send_if_modified(|told| {
+            let news = *told != space;
+            *told = space.clone();
+            news
+        });
+        let rests = self.rests_until.is_some_and(|until| until > Instant::now());
+        let grown = usage.disk.file > COPY_ABOVE_BYTES && usage.disk.file > live.saturating_mul(COPY_FACTOR);
+        let fits = usage.disk.free > live.saturating_mul(2) + COPY_ROOM_BYTES;
+        if grown && fits && !rests && self.copying.is_none() && self.old.is_none() {
+            self.begin();
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) {
+        match self.generations.begin() {
+            Ok(to) => self.copying = Some(Copying::new(to)),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// The copy is whole: from now on it is the store.
+    fn finish(&mut self, shared: &Shared) -> Result<(), KvError> {
+        let Some(copying) = self.copying.take() else { return Ok(()) };
+        let pause = Instant::now();
+        if let Err(error) = copying.to.sync() {
+            drop(copying);
+            self.give_up(&error);
+            return Ok(());
+        }
+        if !self.generations.switch()? {
+            drop(copying);
+            self.give_up(&KvError::Io(std::io::Error::other("CURRENT could not be written")));
+            return Ok(());
+        }
+        self.old = Some(shared.replace(copying.to));
+        self.measured = None;
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            bytes = copying.bytes,
+            took_ms = millis(copying.began.elapsed()),
+            pause_ms = millis(pause.elapsed()),
+            "the outbox was copied to give disk back"
+        );
+        Ok(())
+    }
+
+    /// The copy could not be made: the store stays as it is, and it is tried again later.
+    fn give_up(&mut self, error: &KvError) {
+        tracing::warn!(%error, "the outbox could not be copied to give disk back; it is tried again later");
+        self.copying = None;
+        self.generations.abandon();
+        self.rests_until = Some(Instant::now() + COPY_REST);
+    }
+
+    /// The store that was replaced goes when nobody reads it any more.
+    fn remove_old(&mut self) {
+        match self.old.take() {
+            Some(old) if Arc::strong_count(&old) > 1 => self.old = Some(old),
+            Some(old) => {
+                drop(old);
+                if let Err(error) = self.generations.remove_old() {
+                    tracing::warn!(%error, "the old copy of the outbox is still there; the next start removes it");
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// After a failed commit: the next start must not trust what it reads back until it has copied it.
+    pub(super) fn suspect(&mut self) {
+        if let Err(error) = self.generations.suspect() {
+            tracing::error!(%error, "that a commit failed could not be written down");
+        }
+    }
+
+    /// Copies everything at once, if a commit failed in the last process.
+    ///
+    /// # Errors
+    /// When there is no room for it, or the store cannot be read.
+    pub(super) fn copy_suspect(&mut self, shared: &Shared) -> Result<(), KvError> {
+        if !self.generations.is_suspect() {
+            return Ok(());
+        }
+        tracing::warn!("the last process could not be sure of its last commit: the outbox is copied first");
+        let mut copying = Copying::new(self.generations.begin()?);
+        while !copying.slice(shared.kv().as_ref())? {}
+        copying.to.sync()?;
+        if !self.generations.switch()? {
+            return Err(KvError::Io(std::io::Error::other("CURRENT could not be written")));
+        }
+        self.old = Some(shared.replace(copying.to));
+        Ok(())
+    }
+}
