@@ -3,7 +3,7 @@
 //!
 //! Invariants: the cursor that is handed over never settles an event that was neither answered nor moved aside in the same
 //! settlement; at most [`SETTLE_AFTER`] or [`SETTLE_EVENTS`] lie between an answer and its settlement.
-//! Deliberately absent: sending and waiting (`worker`).
+//! Deliberately absent: sending and waiting (`worker`), reading from the outbox (`reading`).
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,9 +14,8 @@ use rand::{RngExt, SeedableRng};
 use super::worker::Worker;
 use crate::delivery::backoff;
 use crate::domain::delivery::Outcome;
-use crate::domain::event::Queued;
 use crate::domain::ids::Seq;
-use crate::domain::lanes::{Dispatch, Gate, LaneKey, Lanes};
+use crate::domain::lanes::{Dispatch, Gate, Lanes};
 use crate::domain::time::Moment;
 use crate::outbox::records::{AttemptNote, History, OutageRecord, ReplayRecord};
 use crate::outbox::{Change, Cursor, OutboxError, Place, Settlement};
@@ -28,14 +27,8 @@ const SETTLE_AFTER: Duration = Duration::from_millis(50);
 const SETTLE_EVENTS: usize = 1000;
 /// How long a cursor that passed events of others may wait to be stored.
 const LOOKED_AFTER: Duration = Duration::from_secs(1);
-/// How many events of live chats wait in memory at most.
-const QUEUED_EVENTS: usize = 2048;
-/// How many bytes of bodies they may have.
-const QUEUED_BYTES: usize = 16 << 20;
-/// How many chats of a destination may be aside; then reading waits.
-const ASIDE_CHATS: usize = 10_000;
-/// How many events of replays wait in memory, about.
-const REPLAY_EVENTS: usize = 64;
+/// How much of an error a history tells of: all of it fits one value of the store.
+const NOTE_CHARS: usize = 300;
 /// How many attempts a history tells of, the latest ones.
 const HISTORY_NOTES: usize = 10;
 
@@ -54,25 +47,25 @@ pub(super) struct Done {
 }
 
 /// A replay that is not done.
-struct Job {
-    number: u64,
-    record: ReplayRecord,
-    read_to: Seq,
-    read_all: bool,
+pub(super) struct Job {
+    pub(super) number: u64,
+    pub(super) record: ReplayRecord,
+    pub(super) read_to: Seq,
+    pub(super) read_all: bool,
 }
 
 /// What the worker holds in memory; bounded whatever the backlog.
 pub(super) struct Line<'a> {
-    worker: &'a Worker,
+    pub(super) worker: &'a Worker,
     pub(super) lanes: Lanes,
-    cursor: Cursor,
-    histories: HashMap<(u64, Seq), History>,
-    jobs: VecDeque<Job>,
-    changes: Vec<Change>,
+    pub(super) cursor: Cursor,
+    pub(super) histories: HashMap<(u64, Seq), History>,
+    pub(super) jobs: VecDeque<Job>,
+    pub(super) changes: Vec<Change>,
     /// When the oldest change came about.
     changed: Option<Instant>,
     /// When the cursor passed events without a change.
-    looked: Option<Instant>,
+    pub(super) looked: Option<Instant>,
     last_ok: Option<Moment>,
     outage: Option<OutageRecord>,
     last_error: Option<(Moment, String)>,
@@ -113,140 +106,6 @@ impl<'a> Line<'a> {
         Ok(line)
     }
 
-    /// Reads what the last process had read and not settled.
-    async fn read_again(&mut self, known: &Cursor) -> Result<(), OutboxError> {
-        while self.cursor.horizon() < known.horizon() {
-            let page = self.worker.outbox.read(self.worker.id, self.cursor.horizon(), known.horizon()).await?;
-            for event in page.events.into_iter().filter(|event| known.waits(event.seq)) {
-                self.cursor.met(event.seq);
-                self.offer(LaneKey::live(event.event.lane()), event);
-            }
-            self.cursor.looked(page.end);
-        }
-        Ok(())
-    }
-
-    fn offer(&mut self, key: LaneKey, event: Queued) {
-        let not_before = self.not_before(key.replay, event.seq);
-        self.lanes.offer(key, event, not_before);
-    }
-
-    /// When an event that was tried by an earlier process is due: as stored, but no later than its own interval from now.
-    fn not_before(&mut self, replay: u64, seq: Seq) -> Option<Instant> {
-        let history = self.histories.get(&(replay, seq))?;
-        let next_try = history.next_try?;
-        let rest = Duration::from_millis(u64::try_from(next_try.0 - self.worker.clock.now().0).unwrap_or(0));
-        Some(Instant::now() + rest.min(backoff::interval(&self.worker.backoff, history.attempts)))
-    }
-
-    /// Reads what there is room for: events of the log, of chats aside, of replays.
-    pub(super) async fn fill(&mut self) -> Result<(), OutboxError> {
-        self.load_aside().await?;
-        let head = self.worker.outbox.watch_head();
-        while self.cursor.horizon() < *head.borrow() {
-            let (events, bytes) = self.lanes.queued();
-            if events >= QUEUED_EVENTS || bytes >= QUEUED_BYTES || self.cursor.horizon() >= self.cursor.limit() {
-                let moved = self.lanes.move_blocked_aside(ASIDE_CHATS.saturating_sub(self.lanes.aside()));
-                if moved.is_empty() {
-                    break;
-                }
-                moved.into_iter().for_each(|event| self.move_aside(event));
-                self.flush_durably().await?;
-                continue;
-            }
-            self.read_page().await?;
-        }
-        self.fill_replays().await
-    }
-
-    /// Room on the disk is short: what is pending below `below` goes aside with its chats, so that the log can be deleted.
-    pub(super) async fn relieve(&mut self, below: Seq) -> Result<(), OutboxError> {
-        // An outage may have kept the reader from looking so far: what it has not seen cannot be moved.
-        while self.cursor.horizon() < below && self.cursor.horizon() < self.cursor.limit() {
-            self.read_page().await?;
-        }
-        let most = ASIDE_CHATS.saturating_sub(self.lanes.aside());
-        let moved = self.lanes.move_old_aside(below, most);
-        moved.into_iter().for_each(|event| self.move_aside(event));
-        self.flush_durably().await
-    }
-
-    async fn read_page(&mut self) -> Result<(), OutboxError> {
-        let page = self.worker.outbox.read(self.worker.id, self.cursor.horizon(), self.cursor.limit()).await?;
-        let mut aside = false;
-        for event in page.events {
-            self.cursor.met(event.seq);
-            let lane = event.event.lane();
-            if self.lanes.is_aside(lane) {
-                self.lanes.moved_aside(lane, event.seq);
-                self.move_aside(event);
-                aside = true;
-            } else {
-                self.offer(LaneKey::live(lane), event);
-            }
-        }
-        self.cursor.looked(page.end);
-        self.looked.get_or_insert_with(Instant::now);
-        // Rows can be read back only once they are durable.
-        if aside { self.flush_durably().await } else { Ok(()) }
-    }
-
-    fn move_aside(&mut self, event: Queued) {
-        self.cursor.settle(event.seq);
-        self.change(Change::MovedAside { event });
-    }
-
-    async fn load_aside(&mut self) -> Result<(), OutboxError> {
-        while let Some((lane, after)) = self.lanes.to_load() {
-            let events = self.worker.outbox.read_aside(self.worker.id, lane, after).await?;
-            let not_before = events.first().and_then(|event| self.not_before(0, event.seq));
-            if !self.lanes.loaded(lane, events, not_before) {
-                let finding = format!("events of {lane} that were moved aside for {} are gone", self.worker.name);
-                return Err(OutboxError::Damaged { dir: self.worker.outbox.dir().to_owned(), finding });
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) async fn take_replays(&mut self) -> Result<(), OutboxError> {
-        for (number, record) in self.worker.outbox.replays(self.worker.id).await? {
-            if self.jobs.iter().all(|job| job.number < number) {
-                self.jobs.push_back(Job { number, record, read_to: Seq(0), read_all: false });
-            }
-        }
-        Ok(())
-    }
-
-    async fn fill_replays(&mut self) -> Result<(), OutboxError> {
-        while let Some(job) = self.jobs.front_mut() {
-            if job.read_all {
-                let number = job.number;
-                if self.lanes.has_replay(number) {
-                    return Ok(());
-                }
-                self.jobs.pop_front();
-                self.change(Change::ReplayDone { replay: number });
-                tracing::info!(destination = %self.worker.name, replay = number, "replay done");
-                continue;
-            }
-            if self.lanes.replaying() >= REPLAY_EVENTS {
-                return Ok(());
-            }
-            let letters = self.worker.outbox.read_replay(job.number, job.record.clone(), job.read_to).await?;
-            job.read_all = letters.is_empty();
-            let number = job.number;
-            if let Some(last) = letters.last() {
-                job.read_to = last.queued.seq;
-            }
-            for letter in letters {
-                self.histories.insert((number, letter.queued.seq), History { next_try: None, ..letter.history });
-                let key = LaneKey { replay: number, lane: letter.queued.event.lane() };
-                self.offer(key, letter.queued);
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn begin(&self, dispatch: Dispatch) -> Begun {
         let history = self.histories.get(&(dispatch.key.replay, dispatch.event.seq));
         Begun { number: history.map_or(1, |history| history.attempts + 1), dispatch }
@@ -282,7 +141,8 @@ impl<'a> Line<'a> {
             }
             Outcome::Failed { failure, excerpt, retry_after } => {
                 let words = failure.to_string();
-                let note = AttemptNote { at, answer: words.clone(), latency_ms, excerpt };
+                let answer = words.chars().take(NOTE_CHARS).collect();
+                let note = AttemptNote { at, answer, latency_ms, excerpt };
                 let mut history = tried(known, note, None);
                 let (settings, jitter) = (&self.worker.backoff, &mut self.jitter);
                 let mut wait = |attempt| backoff::wait(settings, attempt, jitter.random::<f64>());
@@ -316,7 +176,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn change(&mut self, change: Change) {
+    pub(super) fn change(&mut self, change: Change) {
         self.changes.push(change);
         self.changed.get_or_insert_with(Instant::now);
     }

@@ -6,6 +6,7 @@
 pub mod ingest;
 mod line;
 pub mod log;
+mod reading;
 pub mod settings;
 pub mod supervise;
 pub mod worker;

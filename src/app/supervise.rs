@@ -48,12 +48,14 @@ impl Tasks {
         let stop = self.stop.clone();
         let ended = tokio::select! {
             () = stop.cancelled() => Ended::Asked,
-            Ok(failure) = failed.wait_for(Option::is_some) => Ended::Outbox(failure.clone()),
+            failure = failed.wait_for(Option::is_some) => Ended::Outbox(failure.ok().and_then(|failure| failure.clone())),
             Some(task) = self.set.join_next() => Ended::Task(task),
         };
         let result = match ended {
             Ended::Asked => Ok(()),
-            Ended::Outbox(failure) => Err(failure.unwrap_or(OutboxError::Closed).into()),
+            Ended::Outbox(Some(failure)) => Err(failure.into()),
+            // It says why before it ends, unless it panicked.
+            Ended::Outbox(None) => Err(RunError::Ended("outbox writer".to_owned())),
             Ended::Task(task) => self.of(task),
         };
         self.stop.cancel();

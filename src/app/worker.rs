@@ -1,7 +1,7 @@
 //! The loop of one destination: sends what the lanes say, and sleeps until an answer, the head, a replay, or the next due
 //! time. What it knows and what follows from an answer is in `line`. Deliberately absent: polling for anything.
 
-use std::future::pending;
+use std::future::{pending, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -55,7 +55,7 @@ impl Worker {
         line.take_replays().await?;
         let mut attempts = FuturesUnordered::new();
         while !stop.is_cancelled() {
-            line.fill().await?;
+            let more = line.fill().await?;
             while let Some(dispatch) = line.lanes.next(Instant::now()) {
                 attempts.push(self.attempt(line.begin(dispatch)));
             }
@@ -69,6 +69,7 @@ impl Worker {
                 _ = head.changed() => Woken::Head,
                 _ = replays.changed() => Woken::Replay,
                 _ = relief.changed() => Woken::Relief(*relief.borrow_and_update()),
+                () = ready(()), if more => Woken::Due,
                 () = until(due) => Woken::Due,
             };
             match woken {

@@ -138,7 +138,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-    let fine = !whole.is_empty() && part.len() <= 6 && (part.is_empty() == !number.contains('.'));
+    let fine = !whole.is_empty() && part.len() <= 6 && part.is_empty() != number.contains('.');
     let millionths = format!("{part:0<6}").parse::<u64>().ok().filter(|_| fine)?;
     let whole = whole.parse::<u64>().ok()?.checked_mul(scale)?;
     whole.checked_add(u64::try_from(u128::from(millionths) * u128::from(scale) / 1_000_000).ok()?)

@@ -69,7 +69,9 @@ impl OutboxError {
     pub fn of_store(dir: &std::path::Path, error: &KvError) -> Self {
         let dir = dir.to_owned();
         match error {
-            KvError::Io(_) => Self::Disk { dir, source_text: error.to_string(), full: error.is_full() },
+            KvError::Io(_) | KvError::Unsynced(_) => {
+                Self::Disk { dir, source_text: error.to_string(), full: error.is_full() }
+            }
             KvError::Damaged(finding) => Self::Damaged { dir, finding: finding.clone() },
         }
     }

@@ -33,7 +33,7 @@ pub fn add_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
 }
 
 /// What a record of `length` bytes takes with its frame, its parts and their keys.
-fn weight(key: usize, length: usize) -> u64 {
+pub(super) fn weight(key: usize, length: usize) -> u64 {
     let parts = length.saturating_sub(1) / PART_BYTES;
     (key * (1 + parts) + 2 * parts + FRAME_BYTES + length) as u64
 }
@@ -64,6 +64,7 @@ fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
 
 /// Deletes a record that counts, with all its parts, given the value under its key.
 pub fn delete(batch: &mut Batch, key: &[u8], value: &[u8]) {
+    batch.gone(key);
     if let Some(frame) = frame(value) {
         batch.weigh(key, -weight(key.len(), frame.length).cast_signed());
         for number in 1..=frame.parts {
@@ -118,11 +119,7 @@ pub fn whole(kv: &dyn Kv, key: &[u8], value: &[u8]) -> Result<Vec<u8>, KvError> 
 /// Says that a record is damaged, with its key in readable form.
 #[must_use]
 pub fn damaged(key: &[u8], finding: &str) -> KvError {
-    let prefix = key.get(..2).map(String::from_utf8_lossy).unwrap_or_default();
-    let rest: String = key.iter().skip(2).map(|byte| format!("{byte:02x}")).collect();
-    let name =
-        if key.starts_with(b"m/") { String::from_utf8_lossy(key).into_owned() } else { format!("{prefix}{rest}") };
-    KvError::Damaged(format!("{name}: {finding}"))
+    KvError::Damaged(format!("{}: {finding}", super::keys::readable(key)))
 }
 
 struct Frame {

@@ -2,8 +2,9 @@
 //! switched over by a rename, and the old one is removed. This is the seam and its form on disk; `sim::kv` has one in
 //! memory. Deliberately absent: copying (`copying`), deciding when (`upkeep`).
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,11 @@ use super::sled_kv::SledKv;
 /// The file that says that a commit failed: what the system's cache holds may not be what the disk holds.
 const SUSPECT: &str = "SYNC-FAILED";
 
-/// Makes stores that replace one another.
+/// The file that says how many commits were durable. sled may answer to damage by going back to an older state, sound in
+/// itself; this is how that is found.
+const WITNESS: &str = "COMMITS";
+
+/// Makes stores that replace one another, and keeps what must be known outside of them.
 pub trait Generations: Send {
     /// Makes an empty store for the next generation; one that was begun before is forgotten.
     ///
@@ -48,6 +53,15 @@ pub trait Generations: Send {
 
     /// Whether a commit failed and nothing was copied since.
     fn is_suspect(&self) -> bool;
+
+    /// Notes outside of the store how many commits are durable. It need not survive a power cut: an older note is as true.
+    ///
+    /// # Errors
+    /// When it could not be noted.
+    fn witness(&mut self, commits: u64) -> Result<(), KvError>;
+
+    /// How many commits were noted as durable, if that can still be read.
+    fn witnessed(&self) -> Option<u64>;
 }
 
 /// Generations as directories.
@@ -56,13 +70,14 @@ pub struct Directories {
     dir: PathBuf,
     current: u32,
     old: Option<u32>,
+    witness: Option<File>,
 }
 
 impl Directories {
     /// Those in `dir`, of which `current` is open.
     #[must_use]
     pub(super) fn new(dir: &Path, current: u32) -> Self {
-        Self { dir: dir.to_owned(), current, old: None }
+        Self { dir: dir.to_owned(), current, old: None, witness: None }
     }
 
     fn next(&self) -> PathBuf {
@@ -111,6 +126,26 @@ impl Generations for Directories {
 
     fn is_suspect(&self) -> bool {
         self.dir.join(SUSPECT).exists()
+    }
+
+    fn witness(&mut self, commits: u64) -> Result<(), KvError> {
+        let file = match &self.witness {
+            Some(file) => file,
+            None => {
+                let path = self.dir.join(WITNESS);
+                self.witness.insert(OpenOptions::new().write(true).create(true).truncate(false).open(path)?)
+            }
+        };
+        let number = commits.to_be_bytes();
+        let note = [number.as_slice(), &crc32fast::hash(&number).to_be_bytes()].concat();
+        Ok(file.write_all_at(&note, 0)?)
+    }
+
+    fn witnessed(&self) -> Option<u64> {
+        let note = fs::read(self.dir.join(WITNESS)).ok()?;
+        let (number, rest) = note.split_first_chunk::<8>()?;
+        let sound = rest.first_chunk::<4>() == Some(&crc32fast::hash(number).to_be_bytes());
+        sound.then(|| u64::from_be_bytes(*number))
     }
 }
 

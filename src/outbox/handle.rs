@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::OutboxError;
 use super::frame;
+use super::inspect;
 use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Chunk};
@@ -31,8 +32,8 @@ use crate::domain::ids::{DestinationName, GroupId, Lane, Seq};
 
 /// How many bytes of the log one read brings, about.
 const READ_BYTES: usize = 256 << 10;
-/// How many events of one chat that were moved aside one read brings.
-const ASIDE_ROWS: usize = 32;
+/// After how many bytes a read of events that were moved aside ends.
+const ASIDE_BYTES: usize = 64 << 10;
 
 /// What the handles and the writer share.
 pub(super) struct Shared {
@@ -113,9 +114,16 @@ impl Outbox {
         let texts: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
         state.register(&mut batch, &texts);
         state.seal(&mut batch);
-        shared.kv().commit(&batch).map_err(told)?;
+        if let Err(error) = shared.kv().commit(&batch) {
+            if error.is_suspect() {
+                upkeep.suspect();
+            }
+            return Err(told(error));
+        }
+        state.committed();
+        upkeep.committed(&batch, state.commits());
         // Before anything is asked for, it is known whether there is room.
-        upkeep.tend(&shared, state.space.sum(), clock.now()).map_err(told)?;
+        upkeep.tend(&shared, state.space.weights.sum(), clock.now()).map_err(told)?;
         let known = names.iter().filter_map(|name| Some((name.clone(), state.names.id_of(name.as_str())?))).collect();
 
         let (requests, inbox) = mpsc::channel(REQUESTS);
@@ -292,21 +300,30 @@ impl Outbox {
         Ok(page)
     }
 
-    /// The next events of a chat that were moved aside, after `after`, in order.
+    /// The next events of a chat that were moved aside, after `after`, in order: at most `rows`, and about as many as are
+    /// useful at a time.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn read_aside(&self, id: DestinationId, lane: Lane, after: Seq) -> Result<Vec<Queued>, OutboxError> {
+    pub async fn read_aside(
+        &self,
+        id: DestinationId,
+        lane: Lane,
+        after: Seq,
+        rows: usize,
+    ) -> Result<Vec<Queued>, OutboxError> {
         self.read_store(move |kv| {
             let end = keys::after(&keys::aside_lane(id, lane));
-            let mut found = Vec::new();
-            for (key, value) in kv.scan(&keys::aside(id, lane, after.next()), &end, ASIDE_ROWS)? {
-                if key.len() != keys::ASIDE_LEN {
+            let mut found: Vec<Queued> = Vec::new();
+            let mut read = 0;
+            for (key, value) in kv.scan(&keys::aside(id, lane, after.next()), &end, rows)? {
+                if key.len() != keys::ASIDE_LEN || read >= ASIDE_BYTES {
                     continue;
                 }
                 let bytes = bytes::Bytes::from(frame::whole(kv, &key, &value)?);
                 let record: AsideRecord<'_> = frame::parse(&key, &bytes)?;
                 found.push(log::queued_of(&key, record.seq, &record.event, &bytes)?);
+                read += bytes.len();
             }
             Ok(found)
         })
@@ -341,10 +358,10 @@ impl Outbox {
     /// What the look answers.
     pub async fn read_store<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&dyn Kv) -> Result<T, KvError> + Send + 'static,
+        look: impl Fn(&dyn Kv) -> Result<T, KvError> + Send + 'static,
     ) -> Result<T, OutboxError> {
         let shared = Arc::clone(&self.shared);
-        let outcome = tokio::task::spawn_blocking(move || look(shared.kv().as_ref())).await;
+        let outcome = tokio::task::spawn_blocking(move || inspect::steady(shared.kv().as_ref(), look)).await;
         match outcome {
             Ok(result) => result.map_err(|error| OutboxError::of_store(&self.shared.dir, &error)),
             Err(_) => Err(OutboxError::Closed),

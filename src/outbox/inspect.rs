@@ -19,6 +19,32 @@ use crate::domain::time::Moment;
 /// How much of the log is read at a time.
 pub(super) const READ_BYTES: usize = 256 << 10;
 
+/// How often a look is taken again because the store has changed meanwhile.
+const READ_TRIES: usize = 50;
+
+/// How many commits there were.
+fn commits(kv: &dyn Kv) -> Result<u64, KvError> {
+    Ok(load::<Space>(kv, keys::SPACE)?.unwrap_or_default().commits)
+}
+
+/// Takes a look at a store that somebody may be writing to: what it says is damaged while rows come and go is looked at
+/// again; only what nobody has touched is believed to be.
+///
+/// # Errors
+/// What the look answers.
+pub fn steady<T>(kv: &dyn Kv, look: impl Fn(&dyn Kv) -> Result<T, KvError>) -> Result<T, KvError> {
+    let mut tries = 0;
+    loop {
+        let before = commits(kv)?;
+        let outcome = look(kv);
+        tries += 1;
+        match outcome {
+            Err(KvError::Damaged(_)) if tries < READ_TRIES && commits(kv)? != before => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// The small records that every view needs.
 pub(super) struct Books {
     pub(super) head: Head,
@@ -27,7 +53,20 @@ pub(super) struct Books {
 }
 
 impl Books {
+    /// All of one moment: a service that writes meanwhile is waited for a little.
     pub(super) fn read(kv: &dyn Kv) -> Result<Self, KvError> {
+        let mut tries = 0;
+        loop {
+            let before = commits(kv)?;
+            let books = Self::read_once(kv);
+            tries += 1;
+            if commits(kv)? == before || tries == READ_TRIES {
+                return books;
+            }
+        }
+    }
+
+    fn read_once(kv: &dyn Kv) -> Result<Self, KvError> {
         let head = load(kv, keys::HEAD)?.unwrap_or_else(Head::fresh);
         let names: Names = load(kv, keys::NAMES)?.unwrap_or_default();
         let mut destinations = BTreeMap::new();
@@ -69,7 +108,7 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
     }
     destinations.sort_by(|a, b| a.name.cmp(&b.name));
     let disk = kv.disk()?;
-    let live: Space = load(kv, keys::SPACE)?.unwrap_or_default();
+    let live = load::<Space>(kv, keys::SPACE)?.unwrap_or_default().weights;
     let usage = Usage { disk, live: live.sum() };
     Ok(Stats {
         at: At(now),

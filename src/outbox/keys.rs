@@ -40,6 +40,9 @@ pub fn checkpoint(group: i64) -> Vec<u8> {
     [b"c/".as_slice(), &sortable(group)].concat()
 }
 
+/// Length of the key of a destination.
+const DESTINATION_LEN: usize = 2 + 2;
+
 /// A destination's cursor and counters.
 #[must_use]
 pub fn destination(id: DestinationId) -> Vec<u8> {
@@ -127,6 +130,38 @@ pub fn last_number(key: &[u8], len: usize) -> Option<u64> {
         return None;
     }
     key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The key of the record that a key is a part of; nothing for a record's own key.
+#[must_use]
+pub fn record_of_part(key: &[u8]) -> Option<&[u8]> {
+    let length = match key.first_chunk::<2>()? {
+        b"e/" => CHUNK_LEN,
+        b"p/" => ASIDE_LEN,
+        b"x/" | b"r/" => ROW_LEN,
+        b"c/" | b"g/" | b"q/" | b"j/" => NUMBERED_LEN,
+        b"d/" => DESTINATION_LEN,
+        b"m/" => [HEAD, NAMES, RING, SPACE].into_iter().find(|name| key.starts_with(name))?.len(),
+        _ => return None,
+    };
+    if key.len() == length + 2 { key.get(..length) } else { None }
+}
+
+/// A key as people can read it.
+#[must_use]
+pub fn readable(key: &[u8]) -> String {
+    match key {
+        [b'm', b'/', ..] | [] => String::from_utf8_lossy(key).into_owned(),
+        [b'e', b'/', ..] if key.len() >= CHUNK_LEN => {
+            let first = key.get(..CHUNK_LEN).and_then(chunk_first).unwrap_or_default();
+            format!("e/{first}")
+        }
+        [a, b, rest @ ..] => {
+            let prefix = String::from_utf8_lossy(&[*a, *b]).into_owned();
+            rest.iter().fold(prefix, |words, byte| words + &format!("{byte:02x}"))
+        }
+        [one] => format!("{one:02x}"),
+    }
 }
 
 /// The first key after all that begin with `prefix`.

@@ -6,6 +6,7 @@
 //! back in byte order. Deliberately absent: iterators (a page at a time keeps memory bounded) and transactions (there
 //! is one writer).
 
+use std::collections::HashSet;
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,8 @@ impl Weights<u64> {
 pub struct Batch {
     changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     weights: Weights<i64>,
+    /// Rows that this batch takes away: whoever reads the store still finds them there.
+    gone: HashSet<Vec<u8>>,
 }
 
 impl Batch {
@@ -82,6 +85,19 @@ impl Batch {
         if let Some(weight) = self.weights.of(key) {
             *weight += bytes;
         }
+    }
+
+    /// Says that the row under `key` is gone with this batch.
+    pub fn gone(&mut self, key: &[u8]) {
+        self.gone.insert(key.to_vec());
+    }
+
+    /// The value of a row, unless this batch has taken it away.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn row(&self, kv: &dyn Kv, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        if self.gone.contains(key) { Ok(None) } else { kv.get(key) }
     }
 
     /// How much more (or less) there is after this batch.
@@ -121,6 +137,9 @@ pub enum KvError {
     /// The operating system refused.
     #[error("the disk refused: {0}")]
     Io(#[from] io::Error),
+    /// What was written may not be on the disk, whatever the system's cache says.
+    #[error("the disk could not be synced: {0}")]
+    Unsynced(io::Error),
     /// The store itself is broken.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -130,7 +149,18 @@ impl KvError {
     /// Whether the volume had no room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io(error) | Self::Unsynced(error) if full.contains(&error.kind()))
+    }
+
+    /// Whether what can be read back may not be what is on the disk. Where there was no room nothing was written.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        match self {
+            Self::Io(_) => !self.is_full(),
+            Self::Unsynced(_) => true,
+            Self::Damaged(_) => false,
+        }
     }
 }
 

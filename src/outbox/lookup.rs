@@ -133,15 +133,16 @@ impl Looker<'_> {
     }
 
     fn delivery(&self, id: DestinationId, seq: Seq, event: &EventRecord<'_>) -> Result<DeliveryView, KvError> {
-        let key = keys::dead(id, seq);
-        if let Some(value) = self.kv.get(&key)? {
-            let bytes = frame::whole(self.kv, &key, &value)?;
-            return Ok(self.dead(id, frame::parse(&key, &bytes)?));
-        }
         let waits = self.books.destinations.get(&id).is_some_and(|(_, cursor)| cursor.waits(seq));
         let pending = waits || self.kv.get(&keys::aside(id, lane_of(event), seq))?.is_some();
         if pending {
             return self.pending(id, seq);
+        }
+        // In this order: an event that dies while it is looked at is found in one place or the other.
+        let key = keys::dead(id, seq);
+        if let Some(value) = self.kv.get(&key)? {
+            let bytes = frame::whole(self.kv, &key, &value)?;
+            return Ok(self.dead(id, frame::parse(&key, &bytes)?));
         }
         Ok(self.view(id, DeliveryState::Delivered, None, History::default()))
     }

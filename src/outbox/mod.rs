@@ -85,10 +85,12 @@ pub mod settings;
 pub mod sled_kv;
 pub mod space;
 pub mod state;
+pub mod verify;
 pub mod views;
 
 mod copying;
 mod repeats;
+mod scan;
 mod trim;
 mod upkeep;
 mod window;

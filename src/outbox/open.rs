@@ -13,8 +13,9 @@ use super::frame;
 use super::generations::{self, Directories, Generations};
 use super::keys;
 use super::kv::{Batch, Kv, KvError};
-use super::records::Head;
+use super::records::{Head, Space};
 use super::sled_kv::SledKv;
+use super::state::State;
 
 /// The on-disk format that this program writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -113,13 +114,31 @@ impl Store {
             return Err(OutboxError::Damaged { dir: dir.to_owned(), finding });
         }
         let kv = SledKv::open(&path).map_err(|error| OutboxError::of_store(dir, &error))?;
+        let store = Self::of(dir, generation, kv, lock);
+        store.check().map_err(|error| OutboxError::of_store(dir, &error))?;
         // A copy that was not finished, or one that was replaced: CURRENT names the one that counts, and it is sound.
         for other in generations::all(dir).map_err(|error| OutboxError::of_store(dir, &error.into()))? {
             if other != path {
                 fs::remove_dir_all(&other).map_err(|error| OutboxError::of_store(dir, &error.into()))?;
             }
         }
-        Ok(Self::of(dir, generation, kv, lock))
+        Ok(store)
+    }
+
+    /// Whether the store is as it was left: to damage sled may answer by opening an empty store, or an older state of it.
+    fn check(&self) -> Result<(), KvError> {
+        let head: Option<Head> = frame::load(self.kv.as_ref(), keys::HEAD)?;
+        if head.is_none() {
+            return Err(frame::damaged(keys::HEAD, "the store has no head: what sled can read of it is empty"));
+        }
+        let commits = frame::load::<Space>(self.kv.as_ref(), keys::SPACE)?.unwrap_or_default().commits;
+        match self.generations.witnessed() {
+            Some(durable) if durable > commits => Err(KvError::Damaged(format!(
+                "the store has gone back to its commit {commits}, while {durable} were on disk: the last {} are missing",
+                durable - commits
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn of(dir: &Path, generation: u32, kv: SledKv, lock: Lock) -> Self {
@@ -181,7 +200,7 @@ fn create(dir: &Path) -> Result<SledKv, OutboxError> {
     fs::create_dir(&path).map_err(disk)?;
     let kv = SledKv::open(&path).map_err(told)?;
     let mut batch = Batch::default();
-    frame::put(&mut batch, keys::HEAD.to_vec(), &Head::fresh());
+    State::found(&mut batch);
     kv.commit(&batch).map_err(told)?;
     generations::write_current(dir, FIRST).map_err(disk)?;
     Ok(kv)

@@ -68,8 +68,14 @@ impl Names {
     }
 }
 
-/// `m/space`: how many bytes of the store hold something. Written with every change of them; counted once where it is not.
-pub type Space = Weights<u64>;
+/// `m/space`, in every batch: what tells whether the store is as it was left, and how much of it is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// How many commits there were, this one included.
+    pub commits: u64,
+    /// How many bytes hold something.
+    pub weights: Weights<u64>,
+}
 
 /// `m/ring`: pairs of a moment and the lowest floor seen then, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

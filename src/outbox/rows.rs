@@ -116,7 +116,8 @@ pub fn replayable(kv: &dyn Kv, number: u64, job: &ReplayRecord, after: Seq) -> R
         if dead.seq >= job.up_to {
             return Ok(false);
         }
-        if dead.replay < number && job.filter.takes(dead.seq, &dead.event) {
+        // What was still pending when the replay was made is not meant, even if it has died since.
+        if dead.replay < number && dead.at <= job.at && job.filter.takes(dead.seq, &dead.event) {
             let queued = log::queued_of(key, dead.seq, &dead.event, bytes)?;
             found.push(DeadLetter { queued, history: dead.history });
         }

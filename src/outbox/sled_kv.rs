@@ -159,8 +159,7 @@ impl Kv for SledKv {
 
     fn sync(&self) -> Result<(), KvError> {
         caught(|| self.db.flush())?;
-        self.log.sync_data()?;
-        Ok(())
+        self.log.sync_data().map_err(KvError::Unsynced)
     }
 
     fn disk(&self) -> Result<Disk, KvError> {

@@ -114,7 +114,7 @@ pub fn people(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let unit = UNITS.iter().zip([0, 10, 20, 30, 40]).rev().find(|(_, shift)| bytes >> shift > 0);
     let (name, shift) = unit.unwrap_or((&"B", 0));
-    let tenths = u128::from(bytes) * 10 >> shift;
+    let tenths = (u128::from(bytes) * 10) >> shift;
     if tenths % 10 == 0 { format!("{} {name}", tenths / 10) } else { format!("{}.{} {name}", tenths / 10, tenths % 10) }
 }
 

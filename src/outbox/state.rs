@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::cursor::Cursor;
 use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
-use super::kv::{Batch, Kv, KvError, Weights};
+use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{
     AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, ReplayFilter, ReplayRecord, Ring,
@@ -29,6 +29,8 @@ use crate::domain::time::Moment;
 pub struct State {
     pub(super) head: Head,
     pub(super) names: Names,
+    /// The head as it is on disk: an append in this batch cannot be read yet.
+    pub(super) stored: Seq,
     pub(super) space: Space,
     pub(super) ring: Ring,
     checkpoints: BTreeMap<i64, Checkpoint>,
@@ -45,21 +47,26 @@ pub struct State {
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
     pub(super) head: bool,
-    pub(super) space: bool,
     pub(super) ring: bool,
     pub(super) destinations: HashSet<DestinationId>,
 }
 
 impl State {
-    /// Reads the state of a store; a store without a head is a new one.
+    /// Puts into a batch what makes an empty store an outbox.
+    pub fn found(batch: &mut Batch) {
+        frame::put(batch, keys::HEAD.to_vec(), &Head::fresh());
+    }
+
+    /// Reads the state of a store.
     ///
     /// # Errors
     /// When a record is not what was written, or records contradict each other.
     pub fn load(kv: &dyn Kv, retention: Duration) -> Result<Self, KvError> {
-        let head = frame::load(kv, keys::HEAD)?.unwrap_or_else(Head::fresh);
+        let head: Head = frame::load(kv, keys::HEAD)?.ok_or_else(|| damaged(keys::HEAD, "the store has no head"))?;
         let names: Names = frame::load(kv, keys::NAMES)?.unwrap_or_default();
         let ring = frame::load(kv, keys::RING)?.unwrap_or_default();
         let mut state = Self {
+            stored: head.next,
             head,
             names,
             space: Space::default(),
@@ -84,14 +91,11 @@ impl State {
                 frame::load(kv, &key)?.ok_or_else(|| damaged(&key, "a destination has a name and no cursor"))?;
             state.destinations.insert(*id, record);
         }
-        match frame::load(kv, keys::SPACE)? {
-            Some(space) => state.space = space,
-            None => {
-                // An outbox of before it was counted: that is done once.
-                state.space = rows::weigh(kv)?;
-                state.dirty.space = true;
-            }
-        }
+        state.space = match frame::load(kv, keys::SPACE)? {
+            Some(space) => space,
+            // An outbox of before it was counted: that is done once.
+            None => Space { commits: 0, weights: rows::weigh(kv)? },
+        };
         state.check(kv)?;
         state.repeats.fill(kv, &state.head)?;
         Ok(state)
@@ -124,6 +128,17 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// What was put into the last batch is durable.
+    pub fn committed(&mut self) {
+        self.stored = self.head.next;
+    }
+
+    /// How many commits there were.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.space.commits
     }
 
     /// The checkpoint of a community.
@@ -243,11 +258,6 @@ impl State {
     /// Puts what changed of the state itself into the batch; the last step before a commit.
     pub fn seal(&mut self, batch: &mut Batch) {
         let dirty = std::mem::take(&mut self.dirty);
-        let weights = batch.weights();
-        if dirty.space || weights != Weights::default() {
-            self.space.change(weights);
-            frame::put(batch, keys::SPACE.to_vec(), &self.space);
-        }
         if dirty.head {
             frame::put(batch, keys::HEAD.to_vec(), &self.head);
         }
@@ -258,6 +268,11 @@ impl State {
             if let Some(record) = self.destinations.get(&id) {
                 frame::put(batch, keys::destination(id), record);
             }
+        }
+        if !batch.is_empty() {
+            self.space.commits += 1;
+            self.space.weights.change(batch.weights());
+            frame::put(batch, keys::SPACE.to_vec(), &self.space);
         }
     }
 }
@@ -293,15 +308,15 @@ pub(super) fn apply(
         }
         Change::ReplayDelivered { seq } => {
             let key = keys::dead(id, seq);
-            if let Some(value) = kv.get(&key)? {
+            if let Some(value) = batch.row(kv, &key)? {
                 frame::delete(batch, &key, &value);
-                record.dead = record.dead.saturating_sub(1);
+                record.dead = less(&key, record.dead)?;
                 record.delivered += 1;
             }
         }
         Change::ReplayRefused { seq, replay, at, reason, history } => {
             let key = keys::dead(id, seq);
-            if let Some(value) = kv.get(&key)? {
+            if let Some(value) = batch.row(kv, &key)? {
                 let bytes = frame::whole(kv, &key, &value)?;
                 let dead: DeadRecord<'_> = frame::parse(&key, &bytes)?;
                 frame::delete(batch, &key, &value);
@@ -324,8 +339,13 @@ fn leave(
 ) -> Result<(), KvError> {
     let Place::Aside(lane) = from else { return Ok(()) };
     let key = keys::aside(id, lane, seq);
-    let value = kv.get(&key)?.ok_or_else(|| damaged(&key, "an event that was moved aside is gone"))?;
+    let value = batch.row(kv, &key)?.ok_or_else(|| damaged(&key, "an event that was moved aside is gone"))?;
     frame::delete(batch, &key, &value);
-    record.aside = record.aside.saturating_sub(1);
+    record.aside = less(&key, record.aside)?;
     Ok(())
+}
+
+/// A count of rows after one of them went.
+fn less(key: &[u8], count: u64) -> Result<u64, KvError> {
+    count.checked_sub(1).ok_or_else(|| damaged(key, "there are more of these rows than were counted"))
 }

@@ -1,13 +1,14 @@
 //! What makes room in the log: deleting from its front what every destination settled, and moving aside what holds the front
 //! when room is short. Part of the writer's state. Deliberately absent: when room is short (`space`).
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 
 use super::cursor::Cursor;
 use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Chunk, Logged};
+use super::records::DestinationRecord;
 use super::requests::Change;
 use super::rows;
 use super::space::Space;
@@ -52,7 +53,7 @@ impl State {
     /// The lowest floor of those that have something in the log.
     fn lowest_floor(&self) -> Seq {
         let holders = self.destinations.iter().filter(|(id, _)| !self.is_idle(**id));
-        holders.map(|(_, record)| record.cursor.floor).min().unwrap_or(self.head.next)
+        holders.map(|(_, record)| record.cursor.floor).min().unwrap_or(self.stored)
     }
 
     /// Whether a destination has no worker, and nothing in the log waits for one.
@@ -84,7 +85,7 @@ impl State {
         if self.head.tail >= goal {
             return Ok(false);
         }
-        let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(self.head.next), TRIM_KEYS)?;
+        let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(self.stored), TRIM_KEYS)?;
         let chunks: Vec<_> =
             page.iter().filter_map(|(key, value)| Some((keys::chunk_first(key)?, key, value))).collect();
         let before = self.head.tail;
@@ -99,6 +100,7 @@ impl State {
             if end > goal {
                 break;
             }
+            self.check_idle(kv, key, value, *first, end)?;
             frame::delete(batch, key, value);
             self.head.tail = end;
             self.dirty.head = true;
@@ -107,6 +109,18 @@ impl State {
             self.idle_ones_follow();
         }
         Ok(self.head.tail < goal && self.head.tail > before)
+    }
+
+    /// That nothing waits for a destination without a worker is what its counters say: it is looked before a chunk goes.
+    fn check_idle(&self, kv: &dyn Kv, key: &[u8], value: &[u8], first: Seq, end: Seq) -> Result<(), KvError> {
+        for (id, record) in self.destinations.iter().filter(|(_, record)| record.cursor.floor < end) {
+            let cursor = cursor_of(*id, record)?;
+            if let Some(logged) = waiting(&log::decode(kv, key, value, first)?, &cursor, *id).next() {
+                let (name, seq) = (self.names.name_of(*id), logged.queued.seq);
+                return Err(damaged(key, &format!("event {seq} waits for {name}, whose counters say that none does")));
+            }
+        }
+        Ok(())
     }
 
     /// A cursor never lies outside the log, not even one that nobody moves.
@@ -124,35 +138,28 @@ impl State {
 
     /// Where the chunk ends that begins at `first`: its parts lie between its key and the next chunk's.
     fn chunk_end(&self, kv: &dyn Kv, first: Seq) -> Result<Seq, KvError> {
-        let next = kv.scan(&keys::chunk(first.next()), &keys::chunk(self.head.next), 1)?;
-        Ok(next.first().and_then(|(key, _)| keys::chunk_first(key)).unwrap_or(self.head.next))
+        let mut next = kv.scan(&keys::chunk(first.next()), &keys::chunk(self.stored), 1)?.into_iter();
+        Ok(next.next().and_then(|(key, _)| keys::chunk_first(&key)).unwrap_or(self.stored))
     }
 
-    /// Moves aside what is pending in the front chunk, if that is under half of its bytes: for detached destinations here,
-    /// for the others their workers are asked to.
+    /// Moves aside what is pending in the front chunk, if under half of what the log holds is pending (docs/decisions/0002):
+    /// for detached destinations here, for the others their workers are asked to.
     fn relieve(&mut self, kv: &dyn Kv, batch: &mut Batch) -> Result<Left, KvError> {
-        if self.head.tail >= self.head.next {
+        let pending = |(id, record): (&DestinationId, &DestinationRecord)| {
+            record.pending(self.head.routed_to(*id)).saturating_sub(record.aside)
+        };
+        if self.destinations.iter().map(pending).sum::<u64>() * 2 >= self.head.next.0 - self.head.tail.0 {
             return Ok(Left::default());
         }
-        let Some(chunk) = log::read(kv, self.head.tail, self.head.next, 1)?.into_iter().next() else {
+        let Some(chunk) = log::read(kv, self.head.tail, self.stored, 1)?.into_iter().next() else {
             return Ok(Left::default());
         };
-        let bytes = |events: &mut dyn Iterator<Item = &Logged>| {
-            events.map(|logged| logged.queued.event.body.len()).sum::<usize>()
-        };
         let mut holders = Vec::new();
-        let mut pending = 0;
         for (id, record) in &self.destinations {
             if record.cursor.floor >= chunk.end() || self.is_idle(*id) {
                 continue;
             }
-            let cursor = Cursor::from_record(&record.cursor)
-                .ok_or_else(|| damaged(&keys::destination(*id), "the cursor contradicts itself"))?;
-            pending += bytes(&mut waiting(&chunk, &cursor, *id));
-            holders.push((*id, cursor));
-        }
-        if pending * 2 >= bytes(&mut chunk.events.iter()) {
-            return Ok(Left::default());
+            holders.push((*id, cursor_of(*id, record)?));
         }
         let mut left = Left::default();
         for (id, cursor) in holders {
@@ -173,11 +180,12 @@ impl State {
         mut cursor: Cursor,
         chunk: &Chunk,
     ) -> Result<bool, KvError> {
-        if !self.aside.contains_key(&id) {
-            let lanes: HashSet<_> = rows::aside_lanes(kv, id)?.into_iter().map(|aside| aside.lane).collect();
-            self.aside.insert(id, lanes);
-        }
-        let lanes = self.aside.entry(id).or_default();
+        let lanes = match self.aside.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                unknown.insert(rows::aside_lanes(kv, id)?.into_iter().map(|aside| aside.lane).collect())
+            }
+        };
         let moving: Vec<_> = waiting(chunk, &cursor, id).map(|logged| logged.queued.clone()).collect();
         lanes.extend(moving.iter().map(|event| event.event.lane()));
         if lanes.len() > ASIDE_CHATS {
@@ -197,6 +205,10 @@ impl State {
         self.dirty.destinations.insert(id);
         Ok(true)
     }
+}
+
+fn cursor_of(id: DestinationId, record: &DestinationRecord) -> Result<Cursor, KvError> {
+    Cursor::from_record(&record.cursor).ok_or_else(|| damaged(&keys::destination(id), "the cursor contradicts itself"))
 }
 
 /// The events of a chunk that a destination takes and has not settled.

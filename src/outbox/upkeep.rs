@@ -15,6 +15,8 @@ use crate::domain::time::Moment;
 
 /// How often the volume is asked while there are commits.
 const MEASURE_EVERY: Duration = Duration::from_millis(250);
+/// It is asked at once when what is live has changed by this part of the limit.
+const MEASURE_STEPS: u64 = 128;
 /// A store smaller than this is never copied.
 const COPY_ABOVE_BYTES: u64 = 64 << 20;
 /// A store is copied when its files are so many times what is live.
@@ -51,8 +53,11 @@ impl Upkeep {
         self.copying.is_some()
     }
 
-    /// A batch was committed to the store: the copy gets it as well.
-    pub(super) fn committed(&mut self, batch: &Batch) {
+    /// A batch was committed to the store, the one with this number: that is noted, and the copy gets it as well.
+    pub(super) fn committed(&mut self, batch: &Batch, commits: u64) {
+        if let Err(error) = self.generations.witness(commits) {
+            tracing::warn!(%error, "how many commits are durable could not be noted beside the store");
+        }
         if let Some(copying) = &mut self.copying
             && let Err(error) = copying.mirror(batch)
         {
@@ -65,8 +70,12 @@ impl Upkeep {
     /// # Errors
     /// When it is not certain any more which store is opened next.
     pub(super) fn tend(&mut self, shared: &Shared, live: u64, now: Moment) -> Result<(), KvError> {
-        if self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
-            self.measure(shared, live, now)?;
+        let grown = live.abs_diff(self.space.borrow().usage.live) > self.limits.max_bytes / MEASURE_STEPS;
+        if grown || self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
+            match shared.kv().disk() {
+                Ok(disk) => self.measure(Usage { disk, live }, now),
+                Err(error) => tracing::warn!(%error, "the room on the volume cannot be measured"),
+            }
         }
         self.remove_old();
         if let Some(copying) = &mut self.copying {
@@ -79,9 +88,8 @@ impl Upkeep {
         Ok(())
     }
 
-    fn measure(&mut self, shared: &Shared, live: u64, now: Moment) -> Result<(), KvError> {
+    fn measure(&mut self, usage: Usage, now: Moment) {
         self.measured = Some(Instant::now());
-        let usage = Usage { disk: shared.kv().disk()?, live };
         let mut space = self.space();
         let before = space.full.is_some();
         space.measured(usage, &self.limits, now);
@@ -103,12 +111,12 @@ impl Upkeep {
             news
         });
         let rests = self.rests_until.is_some_and(|until| until > Instant::now());
-        let grown = usage.disk.file > COPY_ABOVE_BYTES && usage.disk.file > live.saturating_mul(COPY_FACTOR);
-        let fits = usage.disk.free > live.saturating_mul(2) + COPY_ROOM_BYTES;
+        let Usage { disk, live } = usage;
+        let grown = disk.file > COPY_ABOVE_BYTES && disk.file > live.saturating_mul(COPY_FACTOR);
+        let fits = disk.free > live.saturating_mul(2) + COPY_ROOM_BYTES;
         if grown && fits && !rests && self.copying.is_none() && self.old.is_none() {
             self.begin();
         }
-        Ok(())
     }
 
     fn begin(&mut self) {
@@ -182,13 +190,19 @@ impl Upkeep {
             return Ok(());
         }
         tracing::warn!("the last process could not be sure of its last commit: the outbox is copied first");
-        let mut copying = Copying::new(self.generations.begin()?);
-        while !copying.slice(shared.kv().as_ref())? {}
-        copying.to.sync()?;
+        let copied = self.copy_whole(shared.kv().as_ref());
+        let to = copied.inspect_err(|_| self.generations.abandon())?;
         if !self.generations.switch()? {
             return Err(KvError::Io(std::io::Error::other("CURRENT could not be written")));
         }
-        self.old = Some(shared.replace(copying.to));
+        self.old = Some(shared.replace(to));
         Ok(())
+    }
+
+    fn copy_whole(&mut self, from: &dyn Kv) -> Result<Arc<dyn Kv>, KvError> {
+        let mut copying = Copying::new(self.generations.begin()?);
+        while !copying.slice(from)? {}
+        copying.to.sync()?;
+        Ok(copying.to)
     }
 }

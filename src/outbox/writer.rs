@@ -72,17 +72,19 @@ impl Writer {
     fn run(mut self, timer: &tokio::runtime::Runtime) {
         let mut more_to_trim = false;
         loop {
-            let requests = match self.wait(timer, more_to_trim || self.upkeep.is_busy()) {
+            let hurry = more_to_trim || self.upkeep.is_busy();
+            let requests = match self.wait(timer, hurry) {
                 Wait::Requests(requests) => requests,
                 Wait::Tick => Vec::new(),
                 Wait::Ended => return,
             };
+            let idle = requests.is_empty() && !hurry;
             let mut debts = Vec::new();
             let mut closing = false;
             let outcome = self.commit(requests, &mut debts, &mut closing);
             let outcome = outcome.and_then(|left| {
                 debts.drain(..).for_each(|debt| debt(Ok(())));
-                let live = self.state.space.sum();
+                let live = self.state.space.weights.sum();
                 self.upkeep.tend(&self.shared, live, self.clock.now())?;
                 Ok(left)
             });
@@ -90,11 +92,16 @@ impl Writer {
                 Ok(left) => {
                     more_to_trim = left.more;
                     if let Some(seq) = left.relief {
-                        self.relief.send_replace(seq);
+                        // Who could not give way at once is asked again, but not in a hurry.
+                        self.relief.send_if_modified(|asked| {
+                            let news = idle || *asked != seq;
+                            *asked = seq;
+                            news
+                        });
                     }
                 }
                 Err(error) => {
-                    if matches!(error, KvError::Io(_)) {
+                    if error.is_suspect() {
                         self.upkeep.suspect();
                     }
                     let error = OutboxError::of_store(&self.shared.dir, &error);
@@ -165,7 +172,8 @@ impl Writer {
         self.state.seal(&mut batch);
         if !batch.is_empty() {
             kv.commit(&batch)?;
-            self.upkeep.committed(&batch);
+            self.state.committed();
+            self.upkeep.committed(&batch, self.state.commits());
         }
         if !fresh.is_empty() {
             self.shared.window.push(fresh);

@@ -132,7 +132,7 @@ impl Kv for MemoryKv {
     fn sync(&self) -> Result<(), KvError> {
         let mut inner = self.lock();
         if inner.fault == CommitFault::SyncFails {
-            return Err(failure());
+            return Err(KvError::Unsynced(io::Error::other("a failure on command")));
         }
         let unsynced = std::mem::take(&mut inner.unsynced);
         unsynced.iter().for_each(|batch| Inner::change(&mut inner.durable, batch));
@@ -156,6 +156,7 @@ struct Layout {
     current: MemoryKv,
     next: Option<MemoryKv>,
     suspect: bool,
+    witnessed: Option<u64>,
     switches: u64,
     /// What the next generation's commits do.
     next_fault: CommitFault,
@@ -219,5 +220,14 @@ impl Generations for MemoryDisk {
 
     fn is_suspect(&self) -> bool {
         self.lock().suspect
+    }
+
+    fn witness(&mut self, commits: u64) -> Result<(), KvError> {
+        self.lock().witnessed = Some(commits);
+        Ok(())
+    }
+
+    fn witnessed(&self) -> Option<u64> {
+        self.lock().witnessed
     }
 }

@@ -11,9 +11,10 @@ use event_router::domain::event::{Event, Queued, Source};
 use event_router::domain::ids::{DestinationName, EventId, GroupId, Seq, Ts};
 use event_router::domain::time::Moment;
 use event_router::outbox::generations::Generations;
-use event_router::outbox::kv::Disk;
+use event_router::outbox::kv::{Batch, Disk, Kv};
 use event_router::outbox::records::{History, QuarantineRecord};
 use event_router::outbox::space::Limits;
+use event_router::outbox::state::State;
 use event_router::outbox::views::{DeliveryState, ListState, Selector};
 use event_router::outbox::{
     Append, Change, Cursor, Outbox, OutboxError, Place, Settings, Settlement, Store, inspect, lookup,
@@ -134,6 +135,14 @@ fn group() -> GroupId {
     GroupId::new(77).expect("an id")
 }
 
+fn new_disk() -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    let mut batch = Batch::default();
+    State::found(&mut batch);
+    disk.current().commit(&batch).expect("committed");
+    disk
+}
+
 fn start(disk: &MemoryDisk, clock: &Clock) -> Outbox {
     let names: Vec<_> = NAMES.iter().map(|name| DestinationName::parse(name).expect("a name")).collect();
     let limits = Limits { max_bytes: 8 << 30, min_free_bytes: 0 };
@@ -145,7 +154,7 @@ fn start(disk: &MemoryDisk, clock: &Clock) -> Outbox {
 
 impl Bench {
     async fn new() -> Self {
-        let (disk, clock) = (MemoryDisk::default(), Clock::standing(Moment(1_700_000_000_000)));
+        let (disk, clock) = (new_disk(), Clock::standing(Moment(1_700_000_000_000)));
         let outbox = start(&disk, &clock);
         let model = Model::default();
         let mut bench = Self { disk, clock, outbox, hands: Vec::new(), model, maybe: None, next_id: 0, next_ts: 1 };
@@ -172,7 +181,7 @@ impl Bench {
             for lane in resume.aside {
                 let mut after = Seq(lane.first.0 - 1);
                 while after < lane.last {
-                    for event in self.outbox.read_aside(id, lane.lane, after).await.expect("read") {
+                    for event in self.outbox.read_aside(id, lane.lane, after, 32).await.expect("read") {
                         after = event.seq;
                         hand.aside.insert(event.seq, event);
                     }
@@ -385,7 +394,7 @@ impl Bench {
 
 /// How many cases are tried: `OUTBOX_MODEL_CASES` for a long run.
 fn cases() -> u32 {
-    std::env::var("OUTBOX_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400)
+    std::env::var("OUTBOX_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(150)
 }
 
 proptest! {

@@ -191,8 +191,12 @@ impl Lanes {
         if let Some(key) = self.ready.pop_front() {
             return Some(key);
         }
-        // A replay never takes more than half of the places from live traffic.
-        if self.replays_in_flight < (self.width / 2).max(1) { self.ready_replay.pop_front() } else { None }
+        if self.replays_are_many() { None } else { self.ready_replay.pop_front() }
+    }
+
+    /// A replay never takes more than half of the places from live traffic.
+    fn replays_are_many(&self) -> bool {
+        self.replays_in_flight >= (self.width / 2).max(1)
     }
 
     /// In an outage: the chat that was never tried, else the one whose last attempt is longest ago.
@@ -265,7 +269,7 @@ impl Lanes {
         let mut pause = wait(tried);
         let mut by_handler = false;
         match asked {
-            Some(RetryAfter::Destination(span)) => self.hold_until = Some(now + span),
+            Some(RetryAfter::Destination(span)) => self.hold_until = self.hold_until.max(Some(now + span)),
             Some(RetryAfter::Chat(span)) => {
                 by_handler = true;
                 pause = pause.max(span);
@@ -318,7 +322,9 @@ impl Lanes {
                 })
                 .min(),
             // What is ready and was not sent although there is room waits for the hold alone.
-            None if self.in_flight < self.width && !(self.ready.is_empty() && self.ready_replay.is_empty()) => {
+            None if self.in_flight < self.width
+                && !(self.ready.is_empty() && (self.ready_replay.is_empty() || self.replays_are_many())) =>
+            {
                 self.hold_until
             }
             None => self.waiting.first().map(|(until, _)| *until),
@@ -351,7 +357,7 @@ impl Lanes {
     /// Chats that wait for their retry.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.iter().filter(|(_, key)| key.replay == 0).count()
     }
 
     /// When the first chat that waits is tried again.
