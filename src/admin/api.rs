@@ -11,8 +11,12 @@ use serde_json::json;
 use super::live::{not_ready, overlay};
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
+use crate::outbox::keys::QUARANTINE;
 use crate::outbox::space::forgets_at;
-use crate::outbox::views::{At, FullView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats};
+use crate::outbox::verify::{Verified, verify};
+use crate::outbox::views::{
+    At, Discarded, Exported, FullView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats,
+};
 use crate::outbox::{Outbox, OutboxError, inspect, lookup, replay};
 use crate::status::Status;
 
@@ -59,6 +63,9 @@ pub(super) fn router(door: Door) -> Router {
         .route("/api/v1/events/{id}", get(show))
         .route("/api/v1/gaps", get(gaps))
         .route("/api/v1/replays", post(make_replay))
+        .route("/api/v1/discards", post(discard))
+        .route("/api/v1/export", get(export))
+        .route("/api/v1/verify", get(check_all))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
         .with_state(door)
 }
@@ -112,6 +119,36 @@ async fn make_replay(
         made.push(plan.made(number));
     }
     Ok(Json(made))
+}
+
+async fn export(State(door): State<Door>, Query(selector): Query<Selector>) -> Result<Json<Exported>, Trouble> {
+    Ok(Json(door.outbox.read_store(move |kv| lookup::export(kv, &selector)).await?))
+}
+
+async fn check_all(State(door): State<Door>) -> Result<Json<Verified>, Trouble> {
+    Ok(Json(door.outbox.read_store(|kv| verify(kv, &mut |_, _| {})).await?))
+}
+
+async fn discard(State(door): State<Door>, Json(asked): Json<ReplayAsked>) -> Result<Json<Discarded>, Trouble> {
+    let dry_run = asked.dry_run;
+    let plans = door.outbox.read_store(move |kv| replay::plan(kv, &asked)).await?;
+    let mut told = Discarded { matched: 0, done: !dry_run };
+    for plan in plans.into_iter().filter(|plan| plan.destination == QUARANTINE) {
+        if dry_run {
+            told.matched += plan.matched;
+            continue;
+        }
+        let mut from = 0;
+        loop {
+            let filter = plan.filter.clone();
+            let numbers = door.outbox.read_store(move |kv| replay::numbers(kv, &filter, from)).await?;
+            let Some(last) = numbers.last() else { break };
+            from = last + 1;
+            told.matched += door.outbox.discard_quarantined(numbers).await?;
+        }
+        tracing::info!(discarded = told.matched, "updates in quarantine were discarded by an operator");
+    }
+    Ok(Json(told))
 }
 
 /// What can go wrong with a request.

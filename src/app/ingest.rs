@@ -3,7 +3,7 @@
 //! Invariant: the ts moves only after the commit that covers it answered `Ok`. The loop may be dropped at any await: a poll
 //! is asked again, a commit happens whole or not at all. Deliberately absent: what an answer means, what an event is.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -11,20 +11,19 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::converter::Converter;
 use crate::clock::Clock;
 use crate::delivery::{BackoffSettings, backoff};
-use crate::domain::convert::{self, Name, NameBook, Quarantined, Stamp, Update, mend, read_answer};
-use crate::domain::event::{Event, Source};
+use crate::domain::convert::{Quarantined, mend, read_answer};
+use crate::domain::event::Source;
 use crate::domain::ids::{GroupId, Ts};
-use crate::domain::route::Rule;
 use crate::domain::time::Moment;
-use crate::outbox::keys::DestinationId;
 use crate::outbox::records::QuarantineRecord;
 use crate::outbox::space::forgets_at;
 use crate::outbox::{Append, Outbox, OutboxError};
 use crate::status::Status;
 use crate::vk::wire::{ErrorClass, PollReply, poll_reply};
-use crate::vk::{CallError, Client, Commit, Names, Session, Step};
+use crate::vk::{CallError, Client, Commit, Session, Step};
 
 /// Between polls that fail.
 const POLL_BACKOFF: BackoffSettings = BackoffSettings {
@@ -56,14 +55,10 @@ const EMPTY_PAUSE: Duration = Duration::from_secs(1);
 pub struct Ingest {
     /// Calls VK.
     pub client: Client,
-    /// Looks names up.
-    pub names: Names,
+    /// Makes events of updates.
+    pub converter: Arc<Converter>,
     /// Where events go.
     pub outbox: Outbox,
-    /// Who takes what.
-    pub rules: Vec<(DestinationId, Rule)>,
-    /// How events are written.
-    pub events: convert::Settings,
     /// The community.
     pub group: GroupId,
     /// Where it tells how it goes.
@@ -235,9 +230,8 @@ impl Intake<'_> {
     async fn append(&self, commit: &Commit, asked: &Ts, raw: &[&str]) -> Append {
         let ingest = self.ingest;
         let read = read_answer(ingest.group, asked, raw);
-        let book = self.look_up(&read).await;
+        let book = ingest.converter.look_up(read.iter().flatten()).await;
         let at = ingest.clock.now();
-        let stamp = Stamp::new(at, ingest.events.utc_offset);
         let mut append = Append {
             group: ingest.group,
             ts: commit.ts().clone(),
@@ -249,42 +243,16 @@ impl Intake<'_> {
         for update in read {
             match update {
                 Ok(update) => {
-                    let event = update.into_event(&book, &stamp, &ingest.events);
-                    match self.destinations(&event) {
-                        takers if takers.is_empty() => append.unrouted += 1,
-                        takers => append.events.push((event, Source::Live, takers)),
+                    let (event, takers) = ingest.converter.event(update, &book, at);
+                    match takers.is_empty() {
+                        true => append.unrouted += 1,
+                        false => append.events.push((event, Source::Live, takers)),
                     }
                 }
                 Err(bad) => append.quarantined.push(quarantine(ingest.group, at, bad)),
             }
         }
         append
-    }
-
-    fn destinations(&self, event: &Event) -> Vec<DestinationId> {
-        self.ingest.rules.iter().filter(|(_, rule)| rule.takes(event)).map(|(id, _)| *id).collect()
-    }
-
-    /// The names that the events of an answer want, in one look-up.
-    async fn look_up(&self, read: &[Result<Update<'_>, Quarantined>]) -> NameBook {
-        let (mut people, mut chats) = (HashSet::new(), HashSet::new());
-        for update in read.iter().flatten() {
-            let wanted = update.wanted();
-            people.extend(wanted.people());
-            chats.extend(wanted.chat);
-        }
-        let mut book = NameBook::default();
-        if people.is_empty() && chats.is_empty() {
-            return book;
-        }
-        let found = self.ingest.names.look_up(&people, &chats).await;
-        for (id, person) in found.people {
-            book.insert_person(id, Name { name: person.name, nick: person.nick });
-        }
-        for (peer, title) in found.chats {
-            book.insert_chat(peer, title);
-        }
-        book
     }
 
     fn checkpoint_is_old(&self) -> bool {

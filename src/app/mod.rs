@@ -3,10 +3,12 @@
 //! Deliberately absent: deciding anything about events; every decision is made below, in `domain`, `vk::session` and
 //! `outbox`.
 
+pub mod converter;
 pub mod ingest;
 mod line;
 pub mod log;
 mod reading;
+mod reconvert;
 pub mod settings;
 pub mod supervise;
 pub mod worker;

@@ -1,12 +1,15 @@
 //! The running service: opens the outbox, starts the loops, stops them. Deliberately absent: signals and exit codes (`cli`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio_util::sync::CancellationToken;
 
+use super::converter::Converter;
 use super::ingest::Ingest;
+use super::reconvert::Reconvert;
 use super::settings::Settings;
 use super::supervise::Tasks;
 use super::worker::Worker;
@@ -79,12 +82,14 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
         };
         tasks.spawn(&name, worker.run(stop.clone()));
     }
+    let names = Names::new(client.clone(), settings.names);
+    let converter = Arc::new(Converter { names, rules, events: settings.events });
+    let reconvert = Reconvert { converter: Arc::clone(&converter), outbox: outbox.clone(), clock: clock.clone() };
+    tasks.spawn("reconvert", reconvert.run(stop.clone()));
     let ingest = Ingest {
-        names: Names::new(client.clone(), settings.names),
+        converter,
         client,
         outbox: outbox.clone(),
-        rules,
-        events: settings.events,
         group: settings.vk.group_id,
         status: status.clone(),
         clock,

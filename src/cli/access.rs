@@ -16,6 +16,8 @@ use crate::outbox::{OutboxError, Store};
 
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take to read everything it has.
+const LONG_PATIENCE: Duration = Duration::from_secs(3600);
 /// How long a service that is just starting, or a verb that is just ending, is waited for.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 /// How long is waited between two tries.
@@ -92,6 +94,12 @@ impl Live {
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, Failure> {
         let answer = self.0.get(format!("http://service{path}")).query(query).send().await.map_err(silent)?;
         read(answer).await
+    }
+
+    /// As [`Live::get`], for what takes as long as it takes.
+    pub(super) async fn get_slowly<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let request = self.0.get(format!("http://service{path}")).timeout(LONG_PATIENCE);
+        read(request.send().await.map_err(silent)?).await
     }
 
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {

@@ -56,7 +56,7 @@ pub(super) enum Command {
         json: bool,
         /// What to do
         #[command(subcommand)]
-        verb: Verb,
+        verb: OutboxVerb,
     },
 }
 
@@ -81,6 +81,17 @@ pub(super) struct ConvertArgs {
 
 /// Verbs of `outbox`.
 #[derive(Debug, Subcommand)]
+pub(super) enum OutboxVerb {
+    /// What is asked of its events
+    #[command(flatten)]
+    Events(Verb),
+    /// What is done about the outbox itself
+    #[command(flatten)]
+    Care(CareVerb),
+}
+
+/// Verbs of `outbox` that ask for events, live or offline.
+#[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Checkpoint, disk, and for each destination: state, pending, dead, oldest, next try, and why
     Stats,
@@ -101,12 +112,12 @@ pub(super) enum Verb {
         /// Position (`42`), event id, or number in quarantine (`q7`)
         id: String,
     },
-    /// Deliver dead letters again
+    /// Deliver dead letters again; with --state quarantined, convert what could not be read
     #[command(
         after_help = "Examples:\n  event-router outbox replay --destination messages --since 1d --dry-run\n  event-router outbox replay 42 --yes"
     )]
     Replay {
-        /// One event: position or event id
+        /// One event: position, event id, or number in quarantine (`q7`)
         id: Option<String>,
         /// Which
         #[command(flatten)]
@@ -120,6 +131,41 @@ pub(super) enum Verb {
     },
     /// What VK lost
     Gaps,
+}
+
+/// Verbs of `outbox` that open it in their own ways.
+#[derive(Debug, Subcommand)]
+pub(super) enum CareVerb {
+    /// Read everything and check it
+    Verify,
+    /// With the service stopped: bring what is readable of a damaged outbox into a fresh one
+    #[command(after_help = "Example:\n  event-router outbox salvage --into /data/salvaged")]
+    Salvage {
+        /// A directory that does not exist yet
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
+    /// Events as lines of JSON on standard output; with --state quarantined, updates as they came
+    #[command(after_help = "Example:\n  event-router outbox export --state dead --since 1d > dead.ndjson")]
+    Export {
+        /// Which
+        #[command(flatten)]
+        selector: SelectorArgs,
+    },
+    /// Take updates out of quarantine for good
+    #[command(
+        after_help = "Examples:\n  event-router outbox discard q7\n  event-router outbox discard --state quarantined --until 7d --yes"
+    )]
+    Discard {
+        /// One: its number in quarantine (`q7`)
+        id: Option<String>,
+        /// Which
+        #[command(flatten)]
+        selector: SelectorArgs,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Which events.
@@ -265,7 +311,7 @@ mod tests {
         ] {
             let cli = Cli::try_parse_from(words).expect("read");
             assert_eq!(cli.config, Some(PathBuf::from("x.toml")));
-            assert!(matches!(cli.command, Command::Outbox { verb: Verb::Stats, json: false }));
+            assert!(matches!(cli.command, Command::Outbox { verb: OutboxVerb::Events(Verb::Stats), json: false }));
         }
     }
 }

@@ -81,6 +81,7 @@ impl From<OutboxError> for Failure {
             OutboxError::Disk { .. }
             | OutboxError::Newer { .. }
             | OutboxError::Absent { .. }
+            | OutboxError::NotEmpty { .. }
             | OutboxError::Poisoned(_)
             | OutboxError::Closed => Exit::Failed,
         };

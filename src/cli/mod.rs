@@ -4,6 +4,7 @@
 
 mod access;
 mod args;
+mod care;
 mod check;
 mod convert;
 mod demo;
@@ -23,7 +24,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use args::{Cli, Command};
+use args::{Cli, Command, OutboxVerb};
 use exit::{Exit, Failure, ended};
 
 use crate::app::supervise;
@@ -53,7 +54,10 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         Command::Check { online } => check::run(config()?, online).await,
         Command::Convert(args) => convert::run(&args, &config()?.events),
         Command::Health { ready } => health::run(&config()?.outbox.dir, ready).await,
-        Command::Outbox { json, verb } => outbox::run(&config()?.outbox.dir, verb, json).await,
+        Command::Outbox { json, verb: OutboxVerb::Events(verb) } => {
+            outbox::run(&config()?.outbox.dir, verb, json).await
+        }
+        Command::Outbox { json, verb: OutboxVerb::Care(verb) } => care::run(&config()?.outbox.dir, verb, json).await,
     }
 }
 

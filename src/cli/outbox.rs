@@ -21,7 +21,7 @@ use crate::outbox::{OutboxError, Store, inspect, lookup, replay};
 
 pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Failure> {
     let now = Clock::system().now();
-    let access = Access::find(dir).await?;
+    let mut access = Access::find(dir).await?;
     if matches!(access, Access::Offline(_)) && !json {
         eprintln!("offline: the service does not run; {} is read as it was left", dir.display());
     }
@@ -63,12 +63,12 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
             };
             print(json, &gaps, |gaps| render_gaps(gaps, now))
         }
-        Verb::Replay { id, selector, dry_run, yes } => make_replay(&access, id, selector, dry_run, yes, json).await,
+        Verb::Replay { id, selector, dry_run, yes } => make_replay(&mut access, id, selector, dry_run, yes, json).await,
     }
 }
 
 /// An id that can stand in a path as it is.
-fn plain(id: &str) -> Result<&str, Failure> {
+pub(super) fn plain(id: &str) -> Result<&str, Failure> {
     let fine = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     if fine {
         Ok(id)
@@ -77,11 +77,11 @@ fn plain(id: &str) -> Result<&str, Failure> {
     }
 }
 
-fn look<T>(store: &Store, look: impl FnOnce(&dyn Kv) -> Result<T, KvError>) -> Result<T, Failure> {
+pub(super) fn look<T>(store: &Store, look: impl FnOnce(&dyn Kv) -> Result<T, KvError>) -> Result<T, Failure> {
     look(store.kv.as_ref()).map_err(|error| OutboxError::of_store(&store.dir, &error).into())
 }
 
-fn print<T: Serialize>(json: bool, value: &T, render: impl FnOnce(&T) -> String) -> Result<Exit, Failure> {
+pub(super) fn print<T: Serialize>(json: bool, value: &T, render: impl FnOnce(&T) -> String) -> Result<Exit, Failure> {
     let words = if json {
         serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))? + "\n"
     } else {
@@ -92,15 +92,15 @@ fn print<T: Serialize>(json: bool, value: &T, render: impl FnOnce(&T) -> String)
 }
 
 async fn make_replay(
-    access: &Access,
+    access: &mut Access,
     id: Option<String>,
     selector: SelectorArgs,
     dry_run: bool,
     yes: bool,
     json: bool,
 ) -> Result<Exit, Failure> {
-    if selector.state.is_some_and(|state| state != StateArg::Dead) {
-        return Err(Failure::usage("--state: only dead letters can be replayed"));
+    if selector.state.is_some_and(|state| !matches!(state, StateArg::Dead | StateArg::Quarantined)) {
+        return Err(Failure::usage("--state: dead letters and updates in quarantine can be replayed"));
     }
     if id.is_none() && selector.is_empty() {
         return Err(Failure::usage(
@@ -110,7 +110,7 @@ async fn make_replay(
     if let Some(id) = &id {
         plain(id)?;
     }
-    let selector = Selector { state: None, ..selector.selector(Clock::system().now()).map_err(Failure::usage)? };
+    let selector = selector.selector(Clock::system().now()).map_err(Failure::usage)?;
     let plan = ask(access, &ReplayAsked { id: id.clone(), selector: selector.clone(), dry_run: true }).await?;
     let count: u64 = plan.iter().map(|made| made.matched).sum();
     if dry_run || count == 0 {
@@ -119,22 +119,24 @@ async fn make_replay(
     if !yes {
         agreed(&plan, count)?;
     }
+    let live = matches!(access, Access::Live(_));
     let made = ask(access, &ReplayAsked { id, selector, dry_run: false }).await?;
-    let done = match access {
-        Access::Live(_) => "are being replayed",
-        Access::Offline(_) => "will be replayed at the next start",
-    };
+    let done = if live { "are being replayed" } else { "will be replayed at the next start" };
     print(json, &made, |made| replays(made, done))
 }
 
-async fn ask(access: &Access, asked: &ReplayAsked) -> Result<Vec<ReplayMade>, Failure> {
+async fn ask(access: &mut Access, asked: &ReplayAsked) -> Result<Vec<ReplayMade>, Failure> {
     match access {
         Access::Live(live) => live.post("/api/v1/replays", asked).await,
         Access::Offline(store) => {
             let plans = look(store, |kv| replay::plan(kv, asked))?;
             match asked.dry_run {
                 true => Ok(plans.iter().map(|plan| plan.made(None)).collect()),
-                false => look(store, |kv| replay::write(kv, &plans, Clock::system().now())),
+                false => {
+                    let dir = store.dir.clone();
+                    let made = replay::write(store, &plans, Clock::system().now());
+                    made.map_err(|error| OutboxError::of_store(&dir, &error).into())
+                }
             }
         }
     }
@@ -144,7 +146,7 @@ async fn ask(access: &Access, asked: &ReplayAsked) -> Result<Vec<ReplayMade>, Fa
 fn agreed(plan: &[ReplayMade], count: u64) -> Result<(), Failure> {
     if !(stdin().is_terminal() && stdout().is_terminal()) {
         return Err(Failure::usage(format!(
-            "{count} dead letter(s) would be replayed; say --yes to do it, or --dry-run to look"
+            "{count} row(s) would be replayed; say --yes to do it, or --dry-run to look"
         )));
     }
     eprint!("{}Replay them? [y/N] ", replays(plan, "would be replayed"));
@@ -155,11 +157,16 @@ fn agreed(plan: &[ReplayMade], count: u64) -> Result<(), Failure> {
 
 fn replays(made: &[ReplayMade], done: &str) -> String {
     if made.is_empty() {
-        return "no dead letter matches\n".to_owned();
+        return "nothing matches\n".to_owned();
     }
     let line = |one: &ReplayMade| {
         let number = one.number.map_or_else(String::new, |number| format!(" (replay {number})"));
-        format!("{} dead letter(s) of {} {done}{number}\n", one.matched, one.destination)
+        match one.destination.as_str() {
+            "quarantine" => {
+                format!("{} update(s) in quarantine {done}: they are converted again{number}\n", one.matched)
+            }
+            name => format!("{} dead letter(s) of {name} {done}{number}\n", one.matched),
+        }
     };
     made.iter().map(line).collect()
 }

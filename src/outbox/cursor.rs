@@ -37,6 +37,11 @@ impl Cursor {
         self.horizon
     }
 
+    /// The known positions that are unsettled.
+    pub fn unsettled_ones(&self) -> impl Iterator<Item = Seq> + '_ {
+        self.unsettled.iter().copied()
+    }
+
     /// How many known positions are unsettled.
     #[must_use]
     pub fn unsettled(&self) -> usize {

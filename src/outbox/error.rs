@@ -21,7 +21,7 @@ pub enum OutboxError {
     },
     /// What is on disk is not what was written.
     #[error(
-        "outbox in {dir} is damaged: {finding}; nothing was deleted; keep a copy of the directory before anything else, and restore it from a backup if there is one"
+        "outbox in {dir} is damaged: {finding}; nothing was deleted: `event-router outbox verify` tells all of it, and with the service stopped `event-router outbox salvage --into DIR` brings what can be read into a fresh outbox (then make that outbox.dir)"
     )]
     Damaged {
         /// The outbox's directory.
@@ -48,6 +48,12 @@ pub enum OutboxError {
         found: u32,
         /// The newest format known here.
         known: u32,
+    },
+    /// A new outbox was to be made where something is.
+    #[error("{dir} is not empty; name a directory that does not exist yet")]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
     },
     /// There is no outbox there.
     #[error("no outbox in {dir}; check outbox.dir (EVENT_ROUTER__OUTBOX__DIR) or start the service once")]

@@ -45,7 +45,7 @@ pub fn encode(record: &impl Serialize) -> Vec<u8> {
 }
 
 /// Puts encoded bytes into a batch, framed, in parts where they are many.
-fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
     let further = bytes.len().saturating_sub(1) / PART_BYTES;
     let parts = u16::try_from(further).expect("invariant: a record is far below a gigabyte");
     let length = u32::try_from(bytes.len()).expect("invariant: a record is far below a gigabyte");

@@ -142,11 +142,17 @@ impl Generations for Directories {
     }
 
     fn witnessed(&self) -> Option<u64> {
-        let note = fs::read(self.dir.join(WITNESS)).ok()?;
-        let (number, rest) = note.split_first_chunk::<8>()?;
-        let sound = rest.first_chunk::<4>() == Some(&crc32fast::hash(number).to_be_bytes());
-        sound.then(|| u64::from_be_bytes(*number))
+        witnessed(&self.dir)
     }
+}
+
+/// How many commits were noted as durable in `dir`, if that can still be read.
+#[must_use]
+pub(super) fn witnessed(dir: &Path) -> Option<u64> {
+    let note = fs::read(dir.join(WITNESS)).ok()?;
+    let (number, rest) = note.split_first_chunk::<8>()?;
+    let sound = rest.first_chunk::<4>() == Some(&crc32fast::hash(number).to_be_bytes());
+    sound.then(|| u64::from_be_bytes(*number))
 }
 
 /// Where a generation is.

@@ -18,8 +18,10 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Chunk};
 use super::open::{Lock, Store};
-use super::records::{AsideRecord, Checkpoint, DestinationRecord, History, ReplayFilter, ReplayRecord};
-use super::requests::{Append, Appended, Settlement};
+use super::records::{
+    AsideRecord, Checkpoint, DestinationRecord, History, QuarantineRecord, ReplayFilter, ReplayRecord,
+};
+use super::requests::{Append, Appended, Reconverted, Settlement};
 use super::rows::{self, AsideLane, DeadLetter};
 use super::space::Space;
 use super::state::State;
@@ -32,6 +34,8 @@ use crate::domain::ids::{DestinationName, GroupId, Lane, Seq};
 
 /// How many bytes of the log one read brings, about.
 const READ_BYTES: usize = 256 << 10;
+/// How many updates in quarantine one read brings.
+const QUARANTINE_ROWS: usize = 32;
 /// After how many bytes a read of events that were moved aside ends.
 const ASIDE_BYTES: usize = 64 << 10;
 
@@ -251,6 +255,26 @@ impl Outbox {
         answer.await.map_err(|_| OutboxError::Closed)?
     }
 
+    /// Commits what became of updates in quarantine.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn reconvert(&self, reconverted: Reconverted) -> Result<(), OutboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Reconvert(reconverted, reply)).await?;
+        answer.await.map_err(|_| OutboxError::Closed)?
+    }
+
+    /// Takes updates out of quarantine for good, by their numbers; answers how many there were.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn discard_quarantined(&self, numbers: Vec<u64>) -> Result<u64, OutboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Discard(numbers, reply)).await?;
+        answer.await.map_err(|_| OutboxError::Closed)?
+    }
+
     async fn ask(&self, request: Request) -> Result<(), OutboxError> {
         self.requests.send(request).await.map_err(|_| match &*self.failed.borrow() {
             Some(error) => OutboxError::Poisoned(error.to_string()),
@@ -337,6 +361,31 @@ impl Outbox {
     pub async fn replays(&self, id: DestinationId) -> Result<Vec<(u64, ReplayRecord)>, OutboxError> {
         self.read_store(move |kv| Ok(rows::replays(kv)?.into_iter().filter(|(_, job)| job.destination == id).collect()))
             .await
+    }
+
+    /// The next updates in quarantine that a replay takes, after `after`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read_quarantine(
+        &self,
+        job: ReplayRecord,
+        after: u64,
+    ) -> Result<Vec<(u64, QuarantineRecord)>, OutboxError> {
+        self.read_store(move |kv| {
+            let mut found = Vec::new();
+            rows::quarantined(kv, after.saturating_add(1), |number, record| {
+                if number >= job.up_to.0 {
+                    return Ok(false);
+                }
+                if job.filter.takes_quarantined(number, &record) {
+                    found.push((number, record));
+                }
+                Ok(found.len() < QUARANTINE_ROWS)
+            })?;
+            Ok(found)
+        })
+        .await
     }
 
     /// The next dead letters that a replay has not tried yet, after `after`.

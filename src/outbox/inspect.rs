@@ -98,7 +98,10 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
     })?;
     let replays = rows::replays(kv)?.into_iter().map(|(number, job)| ReplayView {
         number,
-        destination: books.names.name_of(job.destination).to_owned(),
+        destination: match job.destination {
+            keys::QUARANTINE => "quarantine".to_owned(),
+            id => books.names.name_of(id).to_owned(),
+        },
         at: At(job.at),
         matched: job.matched,
     });

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::value::RawValue;
+
 use super::frame::{self, load};
 use super::inspect::{Books, READ_BYTES};
 use super::keys::{self, DestinationId};
@@ -11,13 +13,16 @@ use super::log::{self, Logged};
 use super::records::{AttemptNote, DeadRecord, EventRecord, History, QuarantineRecord, ReplayFilter, lane_of};
 use super::rows;
 use super::views::{
-    At, AttemptView, DeliveryState, DeliveryView, DestinationState, ListState, Row, Selector, Shown, Stats,
+    At, AttemptView, DeliveryState, DeliveryView, DestinationState, Exported, ListState, Row, Selector, Shown, Stats,
 };
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
 
 /// How many rows a list has unless it is told.
 pub const DEFAULT_LIMIT: u64 = 50;
+/// How many rows, and about how many bytes, one page of an export has.
+const EXPORT_ROWS: u64 = 256;
+const EXPORT_BYTES: usize = 4 << 20;
 /// The most rows that a list has.
 pub const MAX_LIMIT: u64 = 10_000;
 
@@ -26,12 +31,50 @@ pub const MAX_LIMIT: u64 = 10_000;
 /// # Errors
 /// When the store cannot be read.
 pub fn list(kv: &dyn Kv, selector: &Selector) -> Result<Vec<Row>, KvError> {
+    look(kv, selector, false)
+}
+
+/// `outbox export`: a page of what a selector takes, as lines of JSON.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn export(kv: &dyn Kv, selector: &Selector) -> Result<Exported, KvError> {
+    let rows = look(kv, &Selector { limit: Some(EXPORT_ROWS), ..selector.clone() }, true)?;
+    let more = rows.len() as u64 == EXPORT_ROWS;
+    let mut page = Exported { lines: Vec::new(), next: None };
+    let mut bytes = 0;
+    for row in rows {
+        let number = row.seq.or(row.quarantine).unwrap_or_default();
+        if bytes > EXPORT_BYTES {
+            page.next = Some(number);
+            return Ok(page);
+        }
+        let content = row.content.unwrap_or_default();
+        bytes += content.len();
+        page.lines.push(line(&content)?);
+        page.next = more.then_some(number + 1);
+    }
+    Ok(page)
+}
+
+/// One line of JSON: what cannot be JSON becomes a text of it.
+fn line(content: &[u8]) -> Result<Box<RawValue>, KvError> {
+    // A line feed in JSON is never inside a text.
+    let text = String::from_utf8_lossy(content).replace(['\n', '\r'], " ");
+    let no_json = |_| {
+        let quoted = serde_json::Value::String(String::from_utf8_lossy(content).into_owned()).to_string();
+        RawValue::from_string(quoted)
+    };
+    RawValue::from_string(text).or_else(no_json).map_err(|error| KvError::Damaged(error.to_string()))
+}
+
+fn look(kv: &dyn Kv, selector: &Selector, contents: bool) -> Result<Vec<Row>, KvError> {
     let limit = usize::try_from(selector.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)).unwrap_or(usize::MAX);
     if selector.state == Some(ListState::Quarantined) {
-        return quarantined(kv, selector, limit);
+        return quarantined(kv, selector, limit, contents);
     }
     let books = Books::read(kv)?;
-    let looker = Looker { kv, books: &books, histories: false };
+    let looker = Looker { kv, books: &books, histories: false, contents };
     let mut found = looker.outside_the_log(selector, limit)?;
     // Dead letters are all listed by their own rows.
     let from = if selector.state == Some(ListState::Dead) { books.head.next } else { books.head.tail };
@@ -66,7 +109,7 @@ pub fn show(kv: &dyn Kv, id: &str) -> Result<Option<Shown>, KvError> {
         }));
     }
     let books = Books::read(kv)?;
-    let looker = Looker { kv, books: &books, histories: true };
+    let looker = Looker { kv, books: &books, histories: true, contents: false };
     let by_seq = id.parse::<u64>().ok().filter(|_| id.len() < 20).map(Seq);
     let logged = match by_seq {
         Some(seq) => {
@@ -99,7 +142,7 @@ pub fn explain(shown: &mut Shown, stats: &Stats) {
 
 fn shown(row: Row, body: &[u8]) -> Result<Shown, KvError> {
     let text = String::from_utf8_lossy(body).into_owned();
-    let body = serde_json::value::RawValue::from_string(text)
+    let body = RawValue::from_string(text)
         .map_err(|error| KvError::Damaged(format!("the body of event {} is no JSON: {error}", row.event_id)))?;
     Ok(Shown { row, body: Some(body), raw: None })
 }
@@ -109,6 +152,7 @@ struct Looker<'a> {
     kv: &'a dyn Kv,
     books: &'a Books,
     histories: bool,
+    contents: bool,
 }
 
 impl Looker<'_> {
@@ -129,7 +173,7 @@ impl Looker<'_> {
                 deliveries.push(delivery);
             }
         }
-        Ok((!deliveries.is_empty()).then(|| row_of(seq, &event, deliveries)))
+        Ok((!deliveries.is_empty()).then(|| self.row_of(seq, &event, deliveries)))
     }
 
     fn delivery(&self, id: DestinationId, seq: Seq, event: &EventRecord<'_>) -> Result<DeliveryView, KvError> {
@@ -183,7 +227,7 @@ impl Looker<'_> {
         let mut add = |seq: Seq, event: &EventRecord<'_>, delivery: DeliveryView| {
             match found.get_mut(&seq) {
                 Some(row) => row.deliveries.push(delivery),
-                None => drop(found.insert(seq, row_of(seq, event, vec![delivery]))),
+                None => drop(found.insert(seq, self.row_of(seq, event, vec![delivery]))),
             }
             while found.len() > limit {
                 found.pop_last();
@@ -220,7 +264,7 @@ impl Looker<'_> {
         let mut found: Option<(Row, Vec<u8>)> = None;
         let mut add = |seq: Seq, event: &EventRecord<'_>, delivery: DeliveryView| match &mut found {
             Some((row, _)) => row.deliveries.push(delivery),
-            None => found = Some((row_of(seq, event, vec![delivery]), event.body.to_vec())),
+            None => found = Some((self.row_of(seq, event, vec![delivery]), event.body.to_vec())),
         };
         let meant = |at: Seq, event: &EventRecord<'_>| seq.map_or(event.event_id == event_id, |seq| seq == at);
         for id in self.books.destinations.keys().copied() {
@@ -241,6 +285,21 @@ impl Looker<'_> {
         found.map(|(row, body)| shown(row, &body)).transpose()
     }
 
+    fn row_of(&self, seq: Seq, event: &EventRecord<'_>, deliveries: Vec<DeliveryView>) -> Row {
+        Row {
+            seq: Some(seq.0),
+            quarantine: None,
+            event_id: event.event_id.to_owned(),
+            event_type: Some(event.event_type.to_owned()),
+            peer_id: event.peer,
+            user_id: event.user,
+            received: At(event.received_at),
+            reason: None,
+            deliveries,
+            content: self.contents.then(|| event.body.to_vec()),
+        }
+    }
+
     /// Looks through the log for an event id, newest first.
     fn find(&self, event_id: &str) -> Result<Option<Logged>, KvError> {
         let mut end = self.books.head.next;
@@ -258,29 +317,13 @@ impl Looker<'_> {
     }
 }
 
-fn row_of(seq: Seq, event: &EventRecord<'_>, deliveries: Vec<DeliveryView>) -> Row {
-    Row {
-        seq: Some(seq.0),
-        quarantine: None,
-        event_id: event.event_id.to_owned(),
-        event_type: Some(event.event_type.to_owned()),
-        peer_id: event.peer,
-        user_id: event.user,
-        received: At(event.received_at),
-        reason: None,
-        deliveries,
-    }
-}
-
-fn quarantined(kv: &dyn Kv, selector: &Selector, limit: usize) -> Result<Vec<Row>, KvError> {
+fn quarantined(kv: &dyn Kv, selector: &Selector, limit: usize, contents: bool) -> Result<Vec<Row>, KvError> {
     let mut found = Vec::new();
-    rows::pages(kv, b"q/", |key, value| {
-        let Some(number) = keys::last_number(key, keys::NUMBERED_LEN) else { return Ok(true) };
-        let record: QuarantineRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
-        let fits = selector.since_ms.is_none_or(|since| record.at.0 >= since)
-            && selector.until_ms.is_none_or(|until| record.at.0 <= until);
-        if fits {
-            found.push(quarantine_row(number, record));
+    let filter = filter(selector, None);
+    rows::quarantined(kv, selector.from_seq.unwrap_or(0), |number, record| {
+        if selector.destination.is_none() && filter.takes_quarantined(number, &record) {
+            let raw = contents.then(|| record.raw.clone());
+            found.push(Row { content: raw, ..quarantine_row(number, record) });
         }
         Ok(found.len() < limit)
     })?;
@@ -298,6 +341,7 @@ fn quarantine_row(number: u64, record: QuarantineRecord) -> Row {
         received: At(record.at),
         reason: Some(record.reason),
         deliveries: Vec::new(),
+        content: None,
     }
 }
 

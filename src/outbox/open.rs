@@ -107,22 +107,67 @@ impl Store {
         Self::open_generation(dir, generation, lock)
     }
 
+    /// Opens the outbox in `dir` to be read, although it may not be as it was left; what is wrong is told beside it.
+    ///
+    /// # Errors
+    /// When it cannot be read at all, and as [`Store::open_existing`].
+    pub fn open_to_verify(
+        dir: &Path,
+        command: &str,
+        patience: Duration,
+    ) -> Result<(Self, Option<String>), OutboxError> {
+        if !dir.join("CURRENT").exists() && generations::all(dir).map_or(true, |found| found.is_empty()) {
+            return Err(OutboxError::Absent { dir: dir.to_owned() });
+        }
+        let lock = Lock::take(dir, command, patience)?;
+        let generation = read_current(dir)?.ok_or_else(|| no_current(dir))?;
+        let store = Self::open_unchecked(dir, generation, lock)?;
+        match store.check() {
+            Ok(()) => Ok((store, None)),
+            Err(KvError::Damaged(finding)) => Ok((store, Some(finding))),
+            Err(error) => Err(OutboxError::of_store(dir, &error)),
+        }
+    }
+
     fn open_generation(dir: &Path, generation: u32, lock: Lock) -> Result<Self, OutboxError> {
+        let store = Self::open_unchecked(dir, generation, lock)?;
+        store.check().map_err(|error| OutboxError::of_store(dir, &error))?;
+        // A copy that was not finished, or one that was replaced: CURRENT names the one that counts, and it is sound.
+        for other in generations::all(dir).map_err(|error| OutboxError::of_store(dir, &error.into()))? {
+            if other != generations::directory(dir, generation) {
+                fs::remove_dir_all(&other).map_err(|error| OutboxError::of_store(dir, &error.into()))?;
+            }
+        }
+        Ok(store)
+    }
+
+    fn open_unchecked(dir: &Path, generation: u32, lock: Lock) -> Result<Self, OutboxError> {
         let path = generations::directory(dir, generation);
         if !path.join("db").exists() {
             let finding = format!("CURRENT names {}, which holds no store", path.display());
             return Err(OutboxError::Damaged { dir: dir.to_owned(), finding });
         }
         let kv = SledKv::open(&path).map_err(|error| OutboxError::of_store(dir, &error))?;
-        let store = Self::of(dir, generation, kv, lock);
-        store.check().map_err(|error| OutboxError::of_store(dir, &error))?;
-        // A copy that was not finished, or one that was replaced: CURRENT names the one that counts, and it is sound.
-        for other in generations::all(dir).map_err(|error| OutboxError::of_store(dir, &error.into()))? {
-            if other != path {
-                fs::remove_dir_all(&other).map_err(|error| OutboxError::of_store(dir, &error.into()))?;
-            }
+        Ok(Self::of(dir, generation, kv, lock))
+    }
+
+    /// Commits a batch to a store that no service runs.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub(super) fn commit(&mut self, state: &mut State, mut batch: Batch) -> Result<(), KvError> {
+        state.seal(&mut batch);
+        if batch.is_empty() {
+            return Ok(());
         }
-        Ok(store)
+        self.kv.commit(&batch).inspect_err(|error| {
+            if error.is_suspect() {
+                // What is said is the error itself.
+                let _noted = self.generations.suspect();
+            }
+        })?;
+        state.committed();
+        self.generations.witness(state.commits())
     }
 
     /// Whether the store is as it was left: to damage sled may answer by opening an empty store, or an older state of it.
@@ -145,6 +190,44 @@ impl Store {
         let generations = Box::new(Directories::new(dir, generation));
         Self { kv: Arc::new(kv), generations, lock: Some(lock), dir: dir.to_owned() }
     }
+}
+
+/// A new outbox that is being filled: it is none until it is finished.
+pub(super) struct Unfinished {
+    dir: PathBuf,
+    kv: SledKv,
+    _lock: Lock,
+}
+
+impl Unfinished {
+    /// Begins one in a directory that does not exist, or is empty.
+    pub(super) fn begin(dir: &Path) -> Result<Self, OutboxError> {
+        let disk = |error: io::Error| OutboxError::of_store(dir, &error.into());
+        fs::create_dir_all(dir).map_err(disk)?;
+        if fs::read_dir(dir).map_err(disk)?.next().is_some() {
+            return Err(OutboxError::NotEmpty { dir: dir.to_owned() });
+        }
+        let lock = Lock::take(dir, "outbox salvage", Duration::ZERO)?;
+        let path = generations::directory(dir, FIRST);
+        fs::create_dir(&path).map_err(disk)?;
+        let kv = SledKv::open(&path).map_err(|error| OutboxError::of_store(dir, &error))?;
+        Ok(Self { dir: dir.to_owned(), kv, _lock: lock })
+    }
+
+    /// Where it is written.
+    pub(super) fn kv(&self) -> &dyn Kv {
+        &self.kv
+    }
+
+    /// From now on it is an outbox.
+    pub(super) fn finish(self) -> Result<(), OutboxError> {
+        generations::write_current(&self.dir, FIRST).map_err(|error| OutboxError::of_store(&self.dir, &error.into()))
+    }
+}
+
+/// The generation that `CURRENT` names, as far as it can be read.
+pub(super) fn generation_of_current(dir: &Path) -> Option<u32> {
+    read_current(dir).ok().flatten()
 }
 
 /// The generation that `CURRENT` names; nothing when there is no `CURRENT`.

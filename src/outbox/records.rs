@@ -315,6 +315,21 @@ impl ReplayFilter {
     }
 }
 
+impl ReplayFilter {
+    /// Whether an update in quarantine is meant; `from` and `to` are its number. It has no type, peer or user.
+    #[must_use]
+    pub fn takes_quarantined(&self, number: u64, record: &QuarantineRecord) -> bool {
+        self.event_id.as_ref().is_none_or(|id| *id == record.event_id)
+            && self.from.is_none_or(|from| number >= from.0)
+            && self.to.is_none_or(|to| number <= to.0)
+            && self.event_type.is_none()
+            && self.peer.is_none()
+            && self.user.is_none()
+            && self.since.is_none_or(|since| record.at >= since)
+            && self.until.is_none_or(|until| record.at <= until)
+    }
+}
+
 /// The lane of a stored event.
 #[must_use]
 pub fn lane_of(event: &EventRecord<'_>) -> Lane {

@@ -1,5 +1,6 @@
-//! Asking for dead letters again: what a request means (`plan`), and writing it into an outbox that nobody runs (`write`).
-//! A running one is asked through its handle. Deliberately absent: sending (`app::worker`).
+//! What an operator asks for and what it means: dead letters to be delivered again, updates in quarantine to be converted
+//! again or discarded. Planned here for both; written here into an outbox that nobody runs. A running one is asked through
+//! its handle. Deliberately absent: sending (`app::worker`), converting (`app::reconvert`).
 
 use std::time::Duration;
 
@@ -7,20 +8,27 @@ use super::frame::load;
 use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::lookup::filter;
+use super::open::Store;
 use super::records::{Names, ReplayFilter};
-use super::rows::count_dead;
+use super::rows::{self, count_dead};
 use super::state::State;
-use super::views::{ReplayAsked, ReplayMade};
+use super::views::{ListState, ReplayAsked, ReplayMade};
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
-/// What a replay would take of one destination.
+
+/// How many rows one commit discards at most.
+pub const DISCARD_ROWS: usize = 256;
+/// What the quarantine is called where destinations are named.
+const QUARANTINE: &str = "quarantine";
+
+/// What a request takes of one destination, or of the quarantine.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The destination.
+    /// The destination, or [`keys::QUARANTINE`].
     pub destination: DestinationId,
     /// Its name.
     pub name: String,
-    /// Which of its dead letters.
+    /// Which of its rows.
     pub filter: ReplayFilter,
     /// How many they are now.
     pub matched: u64,
@@ -39,6 +47,10 @@ impl Plan {
 /// # Errors
 /// When the store cannot be read.
 pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<Vec<Plan>, KvError> {
+    let number = asked.id.as_ref().and_then(|id| id.strip_prefix('q')?.parse::<u64>().ok());
+    if number.is_some() || asked.selector.state == Some(ListState::Quarantined) {
+        return plan_quarantine(kv, asked, number);
+    }
     let names: Names = load(kv, keys::NAMES)?.unwrap_or_default();
     let seq = asked.id.as_ref().and_then(|id| id.parse::<u64>().ok().filter(|_| id.len() < 20)).map(Seq);
     let event_id = asked.id.clone().filter(|_| seq.is_none());
@@ -59,19 +71,71 @@ pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<Vec<Plan>, KvError> {
     Ok(plans)
 }
 
+fn plan_quarantine(kv: &dyn Kv, asked: &ReplayAsked, number: Option<u64>) -> Result<Vec<Plan>, KvError> {
+    let mut filter = filter(&asked.selector, asked.id.clone().filter(|_| number.is_none()));
+    if let Some(number) = number {
+        (filter.from, filter.to) = (Some(Seq(number)), Some(Seq(number)));
+    }
+    if asked.selector.destination.is_some() {
+        return Ok(Vec::new());
+    }
+    let mut matched = 0;
+    rows::quarantined(kv, filter.from.unwrap_or_default().0, |number, record| {
+        matched += u64::from(filter.takes_quarantined(number, &record));
+        Ok(true)
+    })?;
+    let plan = Plan { destination: keys::QUARANTINE, name: QUARANTINE.to_owned(), filter, matched };
+    Ok(if matched > 0 { vec![plan] } else { Vec::new() })
+}
+
+/// The numbers of the next updates in quarantine that a plan takes, from one on: as many as one commit discards.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn numbers(kv: &dyn Kv, filter: &ReplayFilter, from: u64) -> Result<Vec<u64>, KvError> {
+    let mut numbers = Vec::new();
+    rows::quarantined(kv, from, |number, record| {
+        if filter.takes_quarantined(number, &record) {
+            numbers.push(number);
+        }
+        Ok(numbers.len() < DISCARD_ROWS)
+    })?;
+    Ok(numbers)
+}
+
 /// Writes replays into an outbox that no service runs; the next start carries them out.
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub fn write(kv: &dyn Kv, plans: &[Plan], now: Moment) -> Result<Vec<ReplayMade>, KvError> {
-    let mut state = State::load(kv, Duration::ZERO)?;
+pub fn write(store: &mut Store, plans: &[Plan], now: Moment) -> Result<Vec<ReplayMade>, KvError> {
+    let mut state = State::load(store.kv.as_ref(), Duration::ZERO)?;
     let mut batch = Batch::default();
     let mut made = Vec::new();
     for plan in plans {
         let number = state.replay(&mut batch, plan.destination, plan.filter.clone(), plan.matched, now);
         made.push(plan.made(Some(number)));
     }
-    state.seal(&mut batch);
-    kv.commit(&batch)?;
+    store.commit(&mut state, batch)?;
     Ok(made)
+}
+
+/// Discards updates in quarantine of an outbox that no service runs.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub fn discard(store: &mut Store, plans: &[Plan]) -> Result<u64, KvError> {
+    let mut state = State::load(store.kv.as_ref(), Duration::ZERO)?;
+    let mut count = 0;
+    for plan in plans {
+        let mut from = 0;
+        loop {
+            let numbers = numbers(store.kv.as_ref(), &plan.filter, from)?;
+            let Some(last) = numbers.last() else { break };
+            from = last + 1;
+            let mut batch = Batch::default();
+            count += state.discard_quarantined(store.kv.as_ref(), &mut batch, &numbers)?;
+            store.commit(&mut state, batch)?;
+        }
+    }
+    Ok(count)
 }

@@ -25,6 +25,17 @@ pub struct Append {
     pub gap: Option<(Ts, String)>,
 }
 
+/// What became of updates in quarantine that were converted again: in one commit they leave it and join the log.
+#[derive(Clone, Debug)]
+pub struct Reconverted {
+    /// Their numbers, and what they are now; who takes it may be nobody.
+    pub events: Vec<(u64, Event, Vec<DestinationId>)>,
+    /// Those that still cannot be read, and why.
+    pub unreadable: Vec<(u64, String)>,
+    /// The replay that asked for it, if this was all of it.
+    pub done: Option<u64>,
+}
+
 /// What an append did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Appended {

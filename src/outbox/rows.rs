@@ -9,7 +9,7 @@ use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError, Pair, Weights};
 use super::log;
-use super::records::{AsideRecord, DeadRecord, EventRecord, History, ReplayFilter, ReplayRecord};
+use super::records::{AsideRecord, DeadRecord, EventRecord, History, QuarantineRecord, ReplayFilter, ReplayRecord};
 use crate::domain::event::Queued;
 use crate::domain::ids::{Lane, LaneOf, Seq};
 
@@ -124,6 +124,21 @@ pub fn replayable(kv: &dyn Kv, number: u64, job: &ReplayRecord, after: Seq) -> R
         Ok(found.len() < REPLAY_ROWS)
     })?;
     Ok(found)
+}
+
+/// Visits the updates in quarantine from a number on, until the visitor says no.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn quarantined(
+    kv: &dyn Kv,
+    from: u64,
+    mut visit: impl FnMut(u64, QuarantineRecord) -> Result<bool, KvError>,
+) -> Result<(), KvError> {
+    walk(kv, keys::quarantine(from), b"q0", |key, value| match keys::last_number(key, keys::NUMBERED_LEN) {
+        Some(number) => visit(number, frame::parse(key, &frame::whole(kv, key, value)?)?),
+        None => Ok(true),
+    })
 }
 
 /// How many dead letters of a destination a filter takes.

@@ -14,13 +14,13 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{
-    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, ReplayFilter, ReplayRecord, Ring,
-    Space,
+    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, QuarantineRecord, ReplayFilter,
+    ReplayRecord, Ring, Space,
 };
 use super::repeats::Repeats;
-use super::requests::{Append, Appended, Change, Place, Settlement};
+use super::requests::{Append, Appended, Change, Place, Reconverted, Settlement};
 use super::rows;
-use crate::domain::event::Queued;
+use crate::domain::event::{Event, Queued, Source};
 use crate::domain::ids::{GroupId, Lane, Seq, Ts};
 use crate::domain::time::Moment;
 
@@ -172,10 +172,36 @@ impl State {
 
     /// Takes in what an answer brought; gives the events their numbers and returns those that are new.
     pub fn append(&mut self, batch: &mut Batch, append: Append, now: Moment) -> (Appended, Vec<Logged>) {
-        let mut done = Appended::default();
         let group = append.group.get();
-        let mut logged = Vec::with_capacity(append.events.len());
-        for (event, source, destinations) in append.events {
+        let (done, logged) = self.take_in(batch, append.events);
+        for record in append.quarantined {
+            frame::add(batch, keys::quarantine(self.head.next_quarantined), &record);
+            self.head.next_quarantined += 1;
+            self.head.quarantined += 1;
+        }
+        if let Some((from, cause)) = append.gap {
+            let heard = self.checkpoints.get(&group).map(|checkpoint| checkpoint.heard);
+            let jump = Ts::jump(&from, &append.ts);
+            let record = GapRecord { group, from, to: append.ts.clone(), jump, at: now, heard, cause };
+            frame::put(batch, keys::gap(self.head.next_gap), &record);
+            self.head.next_gap += 1;
+        }
+        self.head.unrouted += append.unrouted;
+        let checkpoint = Checkpoint { ts: append.ts, at: now, heard: now };
+        frame::put(batch, keys::checkpoint(group), &checkpoint);
+        self.checkpoints.insert(group, checkpoint);
+        (done, logged)
+    }
+
+    /// Gives events their numbers and puts them into the log; drops repeats.
+    fn take_in(
+        &mut self,
+        batch: &mut Batch,
+        events: Vec<(Event, Source, Vec<DestinationId>)>,
+    ) -> (Appended, Vec<Logged>) {
+        let mut done = Appended::default();
+        let mut logged = Vec::with_capacity(events.len());
+        for (event, source, destinations) in events {
             if !self.repeats.first_time(event.group.get(), event.event_id.as_str()) {
                 done.repeats += 1;
                 continue;
@@ -191,25 +217,66 @@ impl State {
         for (key, bytes) in log::pack(&logged) {
             frame::add_bytes(batch, key, &bytes);
         }
-        for record in append.quarantined {
-            frame::add(batch, keys::quarantine(self.head.next_quarantined), &record);
-            self.head.next_quarantined += 1;
-            self.head.quarantined += 1;
-        }
-        if let Some((from, cause)) = append.gap {
-            let heard = self.checkpoints.get(&group).map(|checkpoint| checkpoint.heard);
-            let jump = Ts::jump(&from, &append.ts);
-            let record = GapRecord { group, from, to: append.ts.clone(), jump, at: now, heard, cause };
-            frame::put(batch, keys::gap(self.head.next_gap), &record);
-            self.head.next_gap += 1;
-        }
-        self.head.unrouted += append.unrouted;
         self.head.repeats += done.repeats;
         self.dirty.head = true;
-        let checkpoint = Checkpoint { ts: append.ts, at: now, heard: now };
-        frame::put(batch, keys::checkpoint(group), &checkpoint);
-        self.checkpoints.insert(group, checkpoint);
         (done, logged)
+    }
+
+    /// Takes updates out of quarantine that can be read now. Those that somebody discarded meanwhile stay discarded.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn reconvert(
+        &mut self,
+        kv: &dyn Kv,
+        batch: &mut Batch,
+        reconverted: Reconverted,
+    ) -> Result<Vec<Logged>, KvError> {
+        let mut events = Vec::new();
+        for (number, event, takers) in reconverted.events {
+            if !self.leave_quarantine(kv, batch, number)? {
+                continue;
+            }
+            match takers.is_empty() {
+                true => self.head.unrouted += 1,
+                false => events.push((event, Source::Live, takers)),
+            }
+        }
+        for (number, reason) in reconverted.unreadable {
+            let key = keys::quarantine(number);
+            let Some(value) = batch.row(kv, &key)? else { continue };
+            let record: QuarantineRecord = frame::parse(&key, &frame::whole(kv, &key, &value)?)?;
+            if record.reason != reason {
+                frame::delete(batch, &key, &value);
+                frame::add(batch, key, &QuarantineRecord { reason, ..record });
+            }
+        }
+        if let Some(replay) = reconverted.done {
+            batch.delete(keys::replay(replay));
+        }
+        Ok(self.take_in(batch, events).1)
+    }
+
+    /// Takes updates out of quarantine for good; answers how many there were.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn discard_quarantined(&mut self, kv: &dyn Kv, batch: &mut Batch, numbers: &[u64]) -> Result<u64, KvError> {
+        let mut count = 0;
+        for number in numbers {
+            count += u64::from(self.leave_quarantine(kv, batch, *number)?);
+        }
+        Ok(count)
+    }
+
+    /// Deletes a row of quarantine; answers whether it was there.
+    fn leave_quarantine(&mut self, kv: &dyn Kv, batch: &mut Batch, number: u64) -> Result<bool, KvError> {
+        let key = keys::quarantine(number);
+        let Some(value) = batch.row(kv, &key)? else { return Ok(false) };
+        frame::delete(batch, &key, &value);
+        self.head.quarantined = less(&key, self.head.quarantined)?;
+        self.dirty.head = true;
+        Ok(true)
     }
 
     fn count_routed(&mut self, id: DestinationId) {
@@ -250,7 +317,11 @@ impl State {
         let number = self.head.next_replay;
         self.head.next_replay = number + 1;
         self.dirty.head = true;
-        let record = ReplayRecord { destination, at: now, up_to: self.head.next, filter, matched };
+        let up_to = match destination {
+            keys::QUARANTINE => Seq(self.head.next_quarantined),
+            _ => self.head.next,
+        };
+        let record = ReplayRecord { destination, at: now, up_to, filter, matched };
         frame::put(batch, keys::replay(number), &record);
         number
     }

@@ -195,6 +195,18 @@ pub struct Row {
     pub reason: Option<String>,
     /// How it goes with each destination that takes it.
     pub deliveries: Vec<DeliveryView>,
+    /// The request body, or the update as it came; only in an export.
+    #[serde(skip)]
+    pub content: Option<Vec<u8>>,
+}
+
+/// A page of `outbox export`: each line is JSON.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Exported {
+    /// The lines.
+    pub lines: Vec<Box<serde_json::value::RawValue>>,
+    /// From which position, or number in quarantine, the next page goes on; nothing when this was the last.
+    pub next: Option<u64>,
 }
 
 /// How it goes with an event at a destination.
@@ -328,6 +340,15 @@ pub struct ReplayAsked {
     pub selector: Selector,
     /// Only say how many it would be.
     pub dry_run: bool,
+}
+
+/// What a discard did, or would.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Discarded {
+    /// How many rows.
+    pub matched: u64,
+    /// Whether they are gone.
+    pub done: bool,
 }
 
 /// What a replay will do.

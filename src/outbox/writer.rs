@@ -17,7 +17,7 @@ use super::keys::DestinationId;
 use super::kv::{Batch, KvError};
 use super::log::Logged;
 use super::records::ReplayFilter;
-use super::requests::{Append, Appended, Settlement};
+use super::requests::{Append, Appended, Reconverted, Settlement};
 use super::state::State;
 use super::trim::Left;
 use super::upkeep::Upkeep;
@@ -43,6 +43,9 @@ pub(super) enum Request {
         matched: u64,
         reply: oneshot::Sender<Result<u64, OutboxError>>,
     },
+    Reconvert(Reconverted, oneshot::Sender<Result<(), OutboxError>>),
+    /// Updates in quarantine, by their numbers.
+    Discard(Vec<u64>, oneshot::Sender<Result<u64, OutboxError>>),
     Close,
 }
 
@@ -164,6 +167,21 @@ impl Writer {
                     replays = Some(number);
                     debts.push(Box::new(move |result| drop(reply.send(result.map(|()| number)))));
                 }
+                Request::Reconvert(reconverted, reply) => {
+                    match self.state.reconvert(kv.as_ref(), &mut batch, reconverted) {
+                        Ok(logged) => fresh.extend(logged),
+                        Err(error) => outcome = Err(error),
+                    }
+                    debts.push(Box::new(move |result| drop(reply.send(result))));
+                }
+                Request::Discard(numbers, reply) => {
+                    let count = self.state.discard_quarantined(kv.as_ref(), &mut batch, &numbers);
+                    let count = count.unwrap_or_else(|error| {
+                        outcome = Err(error);
+                        0
+                    });
+                    debts.push(Box::new(move |result| drop(reply.send(result.map(|()| count)))));
+                }
                 Request::Close => *closing = true,
             }
         }
@@ -194,6 +212,8 @@ impl Writer {
                 Request::Settle(_, Some(reply)) => drop(reply.send(Err(refused()))),
                 Request::Settle(_, None) => {}
                 Request::Replay { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::Reconvert(_, reply) => drop(reply.send(Err(refused()))),
+                Request::Discard(_, reply) => drop(reply.send(Err(refused()))),
                 Request::Close => return,
             }
         }
@@ -209,6 +229,7 @@ enum Wait {
 fn weight(request: &Request) -> usize {
     match request {
         Request::Append(append, _) => append.events.iter().map(|(event, _, _)| event.body.len()).sum(),
-        Request::Settle(..) | Request::Replay { .. } | Request::Close => 0,
+        Request::Reconvert(reconverted, _) => reconverted.events.iter().map(|(_, event, _)| event.body.len()).sum(),
+        Request::Settle(..) | Request::Replay { .. } | Request::Discard(..) | Request::Close => 0,
     }
 }

@@ -1,17 +1,25 @@
 //! Damage: every file of an outbox truncated, zeroed, bit-flipped, removed. The outcome is everything there, or a refusal with
-//! instructions; never a panic, a hang, an empty start, a silent gap.
+//! instructions; never a panic, a hang, an empty start, a silent gap. What is refused is salvaged: what comes of that is sound
+//! and holds nothing that was not there. A random test prints its seed and takes it back (`DAMAGE_SEED`, `DAMAGE_CASES`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::time::Duration;
 
-use event_router::outbox::verify::verify;
-use event_router::outbox::{OutboxError, Store};
+use event_router::domain::ids::Seq;
+use event_router::outbox::keys;
+use event_router::outbox::kv::Pair;
+use event_router::outbox::salvage::{Salvaged, salvage};
+use event_router::outbox::verify::{Verified, verify};
+use event_router::outbox::views::{ListState, Selector};
+use event_router::outbox::{OutboxError, Store, lookup};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::store_rig::{contents, contents_of, copy, fill, open};
+use crate::rig::BINARY;
+use crate::store_rig::{NAMES, NOW, contents, contents_of, copy, fill, open};
 
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -23,96 +31,221 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Damages one file; says which and how.
+fn damage(dir: &Path, random: &mut StdRng) -> String {
+    let all = files(dir);
+    // Half of it where the data is.
+    let log = all.iter().find(|path| path.ends_with("db")).expect("a log");
+    let file = if random.random() { log } else { &all[random.random_range(0..all.len())] };
+    let mut bytes = fs::read(file).expect("read");
+    let at = random.random_range(0..bytes.len().max(1));
+    let how = ["truncated", "zeroed", "flipped", "flipped", "a page zeroed", "removed"][random.random_range(0..6)];
+    match how {
+        "truncated" => bytes.truncate(at),
+        "zeroed" => bytes.fill(0),
+        "flipped" => bytes[at] ^= 1 << random.random_range(0..8),
+        "a page zeroed" => {
+            let start = at & !4095;
+            let end = (start + 4096).min(bytes.len());
+            bytes[start..end].fill(0);
+        }
+        _ => {}
+    }
+    if how == "removed" {
+        fs::remove_file(file).expect("removed")
+    } else {
+        fs::write(file, bytes).expect("written")
+    }
+    let name = file.file_name().expect("a name").to_string_lossy();
+    format!("{} {how}", name.split('.').next().unwrap_or_default())
+}
+
+/// Without what counts the commits themselves.
+fn records(pairs: Vec<Pair>) -> Vec<Pair> {
+    pairs.into_iter().filter(|(key, _)| key != keys::SPACE).collect()
+}
+
+/// What waits, as event ids, for each destination.
+fn waiting(store: &Store) -> BTreeMap<&'static str, BTreeSet<String>> {
+    let of = |name: &'static str| {
+        let selector = Selector {
+            destination: Some(name.to_owned()),
+            state: Some(ListState::Pending),
+            limit: Some(lookup::MAX_LIMIT),
+            ..Selector::default()
+        };
+        let rows = lookup::list(store.kv.as_ref(), &selector).expect("listed");
+        (name, rows.into_iter().map(|row| row.event_id).collect())
+    };
+    NAMES.map(of).into()
+}
+
+fn opened(dir: &Path) -> Store {
+    Store::open_existing(dir, "test", Duration::from_secs(5)).expect("opened")
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn explore() {
+async fn any_damage_ends_in_everything_there_or_in_a_refusal_and_a_salvage() {
+    let seed = number("DAMAGE_SEED", u64::from(std::process::id()));
+    let cases = number("DAMAGE_CASES", 60);
+    eprintln!("repeat with DAMAGE_SEED={seed} DAMAGE_CASES={cases}");
+    let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().expect("a directory");
     let sound = dir.path().join("sound");
     fill(&sound, 160).await;
-    let whole = contents_of(&sound);
-    eprintln!("{} pairs, {} bytes", whole.len(), whole.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>());
-    for f in files(&sound) {
-        eprintln!("{} {}", f.display(), fs::metadata(&f).unwrap().len());
-    }
+    let whole = records(contents_of(&sound));
+    let expected = waiting(&opened(&sound));
     let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
-    let n: u64 = std::env::var("N").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
-    let from: u64 = std::env::var("FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
-    for seed in from..from + n {
-        let mut random = StdRng::seed_from_u64(seed);
+    let mut saved = (0, 0, 0);
+    for case in 0..cases {
         let victim = dir.path().join("victim");
         copy(&sound, &victim);
-        let all = files(&victim);
-        let file = all[random.random_range(0..all.len())].clone();
-        let name = file.strip_prefix(&victim).unwrap().display().to_string();
-        let mut bytes = fs::read(&file).expect("read");
-        let how = ["truncate", "zero", "flip", "remove", "page", "flip", "page"][random.random_range(0..7)];
-        let len = bytes.len().max(1);
-        let at = random.random_range(0..len);
-        match how {
-            "truncate" => bytes.truncate(at),
-            "zero" => bytes.fill(0),
-            "flip" => {
-                if let Some(b) = bytes.get_mut(at) {
-                    *b ^= 1 << random.random_range(0..8)
-                }
-            }
-            "page" => {
-                let s = at & !4095;
-                let e = (s + 4096).min(bytes.len());
-                bytes[s..e].fill(0)
-            }
-            _ => {}
-        }
-        fs::write(&file, &bytes).expect("written");
-        if how == "remove" {
-            fs::remove_file(&file).expect("removed");
-        }
-        let started = Instant::now();
+        let done = damage(&victim, &mut random);
         let outcome = match open(&victim).await {
-            Err(OutboxError::Damaged { finding, .. }) => format!("refused"),
-            Err(error) => format!("other: {error}"),
             Ok(outbox) => {
                 outbox.close().await;
                 drop(outbox);
-                let store = Store::open_existing(&victim, "test", Duration::from_secs(5)).expect("opened");
-                match verify(store.kv.as_ref(), &mut |_, _| {}) {
-                    Err(error) => format!("verify error {error}"),
-                    Ok(told) if !told.sound => format!("verify finds"),
-                    Ok(_) => {
-                        let now = contents(store.kv.as_ref());
-                        if now == whole {
-                            "everything".to_owned()
-                        } else {
-                            let missing = whole
-                                .iter()
-                                .filter(|p| !now.contains(p))
-                                .map(|(k, _)| String::from_utf8_lossy(&k[..2]).into_owned())
-                                .collect::<Vec<_>>();
-                            let other = now.iter().filter(|p| !whole.contains(p)).count();
-                            format!(
-                                "SILENT: {} of {}; {} missing {:?}.. {other} other",
-                                now.len(),
-                                whole.len(),
-                                missing.len(),
-                                &missing[..missing.len().min(5)]
-                            )
-                        }
+                let store = opened(&victim);
+                let told = verify(store.kv.as_ref(), &mut |_, _| {}).expect("read");
+                assert!(told.sound, "case {case}, {done}: opened, and {:?}", told.findings);
+                assert!(
+                    records(contents(store.kv.as_ref())) == whole,
+                    "case {case}, {done}: something is missing in silence"
+                );
+                "everything there"
+            }
+            Err(error @ OutboxError::Damaged { .. }) => {
+                let words = error.to_string();
+                let tells = [victim.display().to_string().as_str(), "outbox verify", "outbox salvage --into"]
+                    .iter()
+                    .all(|part| words.contains(part));
+                assert!(tells, "{words}");
+                match salvaged(&victim, &dir.path().join("saved"), &expected) {
+                    Some((events, of)) => {
+                        saved = (saved.0 + 1, saved.1 + events, saved.2 + of);
+                        "refused, salvaged"
                     }
+                    None => "refused, nothing left",
                 }
             }
+            Err(error) => panic!("case {case}, {done}: {error}"),
         };
-        let slow = if started.elapsed() > Duration::from_secs(4) {
-            format!(" SLOW {:?}", started.elapsed())
-        } else {
-            String::new()
-        };
-        if outcome.starts_with("SILENT") || outcome.starts_with("other") || !slow.is_empty() {
-            eprintln!("seed {seed} {name} {how} at {at}/{len}: {outcome}{slow}");
-        }
-        let short = name.split('/').next_back().unwrap().split('.').next().unwrap().to_owned();
-        *outcomes.entry(format!("{short} {how}: {}", outcome.split(':').next().unwrap())).or_default() += 1;
+        *outcomes.entry(format!("{done}: {outcome}")).or_default() += 1;
         fs::remove_dir_all(&victim).expect("removed");
     }
-    for (k, v) in outcomes {
-        eprintln!("{v:5} {k}");
+    outcomes.iter().for_each(|(words, count)| eprintln!("{count:5}  {words}"));
+    let (stores, events, of) = saved;
+    eprintln!("{cases} cases; {stores} salvaged with {events} of {of} waiting deliveries in them");
+}
+
+/// Salvages a damaged outbox; how many of the deliveries that waited are in what came of it, and of how many.
+fn salvaged(from: &Path, into: &Path, expected: &BTreeMap<&'static str, BTreeSet<String>>) -> Option<(usize, usize)> {
+    let before = files(from);
+    let outcome = salvage(from, into, NOW, &mut |_| {});
+    assert_eq!(files(from), before, "the old one stays");
+    let all: usize = expected.values().map(BTreeSet::len).sum();
+    let found = match outcome {
+        Ok(told) => {
+            let store = opened(into);
+            let verified = verify(store.kv.as_ref(), &mut |_, _| {}).expect("read");
+            assert!(verified.sound, "{:?} after {told:?}", verified.findings);
+            let there = waiting(&store);
+            let mut count = 0;
+            for (name, ids) in expected {
+                let mine = &there[name];
+                count += ids.intersection(mine).count();
+                // What is not there must be told.
+                let silent = ids.len() > ids.intersection(mine).count() && !tells(&told);
+                assert!(!silent, "{name} lost {} in silence: {told:?}", ids.len() - mine.len());
+            }
+            Some((count, all))
+        }
+        Err(OutboxError::Damaged { .. }) => None,
+        Err(error) => panic!("{error}"),
+    };
+    fs::remove_dir_all(into).expect("removed");
+    found
+}
+
+fn tells(told: &Salvaged) -> bool {
+    told.commits_missing > 0 || !told.missing.is_empty() || told.holes_found > 0
+}
+
+fn outbox(dir: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.arg("outbox").args(words).env_clear().env("EVENT_ROUTER__OUTBOX__DIR", dir).current_dir(dir);
+    command.output().expect("run")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A page in the middle of the log is lost: the commands say so with 65, and a salvage goes on around the hole.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_find_a_hole_and_bring_the_rest_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (sound, broken, saved) = (dir.path().join("sound"), dir.path().join("broken"), dir.path().join("saved"));
+    fill(&sound, 160).await;
+    let fine = outbox(&sound, &["verify", "--json"]);
+    assert_eq!(fine.status.code(), Some(0), "{}", text(&fine.stdout));
+    let told: Verified = serde_json::from_slice(&fine.stdout).expect("JSON");
+    assert!(told.sound && told.recounted && told.events == 4000, "{told:?}");
+    copy(&sound, &broken);
+    let log = files(&broken).into_iter().find(|path| path.ends_with("db")).expect("a log");
+    // A place inside a chunk of the middle: its text is there as it is.
+    let mut bytes = fs::read(&log).expect("read");
+    let needle = format!("{:040x}", 2000);
+    let hits: Vec<usize> = bytes
+        .windows(needle.len())
+        .enumerate()
+        .filter(|(_, window)| *window == needle.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
+    for at in hits {
+        bytes[at] ^= 1;
     }
+    fs::write(&log, bytes).expect("written");
+    let verified = outbox(&broken, &["verify"]);
+    assert_eq!(verified.status.code(), Some(65), "{}", text(&verified.stdout));
+    let words = text(&verified.stdout) + &text(&verified.stderr);
+    assert!(words.contains("salvage --into"), "{words}");
+    let into = saved.display().to_string();
+    let output = outbox(&broken, &["salvage", "--into", &into, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let told: Salvaged = serde_json::from_slice(&output.stdout).expect("JSON");
+    let hole = told.missing.iter().find(|missing| missing.from <= 2000 && 2000 <= missing.to);
+    assert!(hole.is_some_and(|hole| hole.to - hole.from < 400), "{:?}", told.missing);
+    assert!(told.aside > 0 && told.dead > 0 && told.quarantined == 32, "{told:?}");
+    assert_eq!(told.checkpoints, [(77, "260".to_owned())]);
+    assert_eq!(outbox(&saved, &["verify"]).status.code(), Some(0));
+    // The second time there is something in the way.
+    let again = outbox(&broken, &["salvage", "--into", &into]);
+    assert!(again.status.code() == Some(1) && text(&again.stderr).contains("not empty"), "{}", text(&again.stderr));
+    // Everything that waits and is not in the hole is delivered from the new one: the workers read all of it.
+    let outbox = open(&saved).await.expect("opened");
+    for name in NAMES {
+        let (_, _, events) = crate::store_rig::pending(&outbox, name).await;
+        assert!(events.iter().all(|queued| queued.seq > Seq(told.missing[0].from)));
+    }
+    outbox.close().await;
+}
+
+/// Nothing is ever made in the place of an outbox that cannot be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_gone_is_no_empty_outbox() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let sound = dir.path().join("sound");
+    fill(&sound, 8).await;
+    let log = files(&sound).into_iter().find(|path| path.ends_with("db")).expect("a log");
+    let length = fs::metadata(&log).expect("there").len();
+    fs::write(&log, vec![0; usize::try_from(length).expect("small")]).expect("written");
+    let stats = outbox(&sound, &["stats"]);
+    assert_eq!(stats.status.code(), Some(65), "{}", text(&stats.stderr));
+    let nothing = outbox(&sound, &["salvage", "--into", &dir.path().join("saved").display().to_string()]);
+    assert_eq!(nothing.status.code(), Some(65), "{}", text(&nothing.stderr));
 }

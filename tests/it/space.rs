@@ -287,6 +287,7 @@ async fn nobody_holds_the_bytes_of_others() {
         assert!(stats.live_bytes < 18 << 20, "round {round}: {} bytes are live", stats.live_bytes);
         bench.until("the busy one", |stats| stats.destinations[1].pending < 50).await;
     }
+    bench.until("all but two", |stats| stats.destinations.iter().map(|view| view.pending).sum::<u64>() == 2).await;
     let stats = bench.stats();
     let pending: Vec<_> = stats.destinations.iter().map(|view| (view.name.as_str(), view.pending)).collect();
     assert_eq!((pending[0].1, pending[2].1), (1, 1), "{pending:?}");

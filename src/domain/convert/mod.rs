@@ -20,7 +20,7 @@ mod write;
 use chrono::FixedOffset;
 
 pub use mend::mend;
-pub use read::{Quarantined, Update, Wanted, read_answer};
+pub use read::{Quarantined, Update, Wanted, read_again, read_answer};
 pub use write::{Name, NameBook, Stamp};
 
 /// How events are written.

@@ -114,6 +114,14 @@ pub fn read_answer<'a>(group: GroupId, asked: &Ts, updates: &[&'a str]) -> Vec<R
     updates.iter().map(one).collect()
 }
 
+/// Reads one update that could not be read before; `made` is the id that was made for it then.
+///
+/// # Errors
+/// Why it still cannot be read.
+pub fn read_again<'a>(group: GroupId, made: &EventId, raw: &'a str) -> Result<Update<'a>, String> {
+    read(group, raw, &mut || made.clone()).map_err(|reason| reason.chars().take(REASON_CHARS).collect())
+}
+
 /// The id of an update that VK sent without one: SHA-1 over the community, the ts that was asked with and how many
 /// identical updates precede it in the answer, each in decimal and ended by a line feed, then the update's bytes.
 fn make_id(group: GroupId, asked: &Ts, raw: &str, before: u32) -> EventId {

@@ -1,0 +1,87 @@
+//! Updates in quarantine, converted again when an operator asks: after an upgrade that can read them. A durable job: it goes
+//! on after a restart, and an update leaves quarantine in the commit that puts its event into the log. Deliberately absent:
+//! deciding which (`outbox::replay`).
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::converter::Converter;
+use crate::clock::Clock;
+use crate::domain::convert::read_again;
+use crate::domain::ids::{EventId, GroupId};
+use crate::outbox::keys::QUARANTINE;
+use crate::outbox::records::{QuarantineRecord, ReplayRecord};
+use crate::outbox::{Outbox, OutboxError, Reconverted};
+
+/// What the task is made of.
+pub(super) struct Reconvert {
+    /// Makes events of updates.
+    pub(super) converter: Arc<Converter>,
+    /// Where they are, and go.
+    pub(super) outbox: Outbox,
+    /// What time it is.
+    pub(super) clock: Clock,
+}
+
+impl Reconvert {
+    /// Converts what is asked for, until `stop`.
+    ///
+    /// # Errors
+    /// When the outbox takes or gives nothing any more.
+    pub(super) async fn run(self, stop: CancellationToken) -> Result<(), OutboxError> {
+        let all = async {
+            let mut asked = self.outbox.watch_replays();
+            loop {
+                for (number, job) in self.outbox.replays(QUARANTINE).await? {
+                    self.convert(number, &job).await?;
+                }
+                if asked.changed().await.is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = all => ended,
+        }
+    }
+
+    async fn convert(&self, replay: u64, job: &ReplayRecord) -> Result<(), OutboxError> {
+        let (mut after, mut converted, mut unreadable) = (0, 0, 0);
+        loop {
+            let rows = self.outbox.read_quarantine(job.clone(), after).await?;
+            let last = rows.last().map(|(number, _)| *number);
+            let mut page = Reconverted { events: Vec::new(), unreadable: Vec::new(), done: None };
+            for (number, record) in rows {
+                self.one(number, &record, &mut page).await;
+            }
+            converted += page.events.len();
+            unreadable += page.unreadable.len();
+            page.done = last.is_none().then_some(replay);
+            self.outbox.reconvert(page).await?;
+            match last {
+                Some(last) => after = last,
+                None => break,
+            }
+        }
+        tracing::info!(replay, converted, unreadable, "updates in quarantine were converted again");
+        Ok(())
+    }
+
+    async fn one(&self, number: u64, record: &QuarantineRecord, page: &mut Reconverted) {
+        let raw = String::from_utf8_lossy(&record.raw);
+        let (Ok(group), Ok(made)) = (GroupId::new(record.group), EventId::parse(&record.event_id)) else {
+            page.unreadable.push((number, "the record names no community, or no id".to_owned()));
+            return;
+        };
+        match read_again(group, &made, &raw) {
+            Ok(update) => {
+                let book = self.converter.look_up(std::iter::once(&update)).await;
+                let (event, takers) = self.converter.event(update, &book, self.clock.now());
+                page.events.push((number, event, takers));
+            }
+            Err(reason) => page.unreadable.push((number, reason)),
+        }
+    }
+}

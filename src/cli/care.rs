@@ -1,0 +1,236 @@
+//! `outbox verify`, `salvage`, `export`, `discard`: what is done about an outbox rather than with its events one by one.
+//! Deliberately absent: how it is done (`outbox::{verify, salvage, lookup, replay}`).
+#![allow(clippy::print_stderr, reason = "the command line speaks on stderr")]
+
+use std::io::{IsTerminal, stderr, stdin};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::access::{Access, Live};
+use super::args::{CareVerb, SelectorArgs, StateArg};
+use super::exit::{Exit, Failure, say};
+use super::outbox::{look, plain, print};
+use crate::clock::Clock;
+use crate::outbox::salvage::{Salvaged, salvage};
+use crate::outbox::space::people;
+use crate::outbox::verify::{Verified, verify};
+use crate::outbox::views::{Discarded, Exported, ReplayAsked};
+use crate::outbox::{OutboxError, Store, lookup, replay};
+
+pub(super) async fn run(dir: &Path, verb: CareVerb, json: bool) -> Result<Exit, Failure> {
+    match verb {
+        CareVerb::Verify => run_verify(dir, json).await,
+        CareVerb::Salvage { into } => run_salvage(dir, &into, json).await,
+        CareVerb::Export { selector } => run_export(dir, selector).await,
+        CareVerb::Discard { id, selector, yes } => run_discard(dir, id, selector, yes, json).await,
+    }
+}
+
+/// Reads everything and checks it. Damage is exit 65.
+async fn run_verify(dir: &Path, json: bool) -> Result<Exit, Failure> {
+    let told: Verified = match Live::knock(dir).await? {
+        Some(live) => {
+            if !json {
+                eprintln!("live: the service runs and goes on writing; its own store is read");
+            }
+            live.get_slowly("/api/v1/verify").await?
+        }
+        None => {
+            let (store, finding) = Store::open_to_verify(dir, "outbox verify", Duration::ZERO)?;
+            let bar = progress();
+            let told = verify(store.kv.as_ref(), &mut |read, of| {
+                bar.set_length(of.max(read));
+                bar.set_position(read);
+            });
+            bar.finish_and_clear();
+            let mut told = told.map_err(|error| OutboxError::of_store(dir, &error))?;
+            if let Some(finding) = finding {
+                told.sound = false;
+                told.found += 1;
+                told.findings.insert(0, finding);
+            }
+            told
+        }
+    };
+    print(json, &told, |told| verified(told, dir))?;
+    Ok(if told.sound { Exit::Done } else { Exit::Damaged })
+}
+
+fn verified(told: &Verified, dir: &Path) -> String {
+    let mut words = format!(
+        "read {} in {} records: {} events in {} chunks, {} moved aside, {} dead, {} in quarantine, {} gaps\n",
+        people(told.bytes),
+        told.records,
+        told.events,
+        told.chunks,
+        told.aside,
+        told.dead,
+        told.quarantined,
+        told.gaps
+    );
+    for finding in &told.findings {
+        words += &format!("FOUND  {finding}\n");
+    }
+    if told.found > told.findings.len() as u64 {
+        words += &format!("       and {} more\n", told.found - told.findings.len() as u64);
+    }
+    words += match (told.sound, told.recounted) {
+        (true, true) => "everything is as it was written, and every count is right\n",
+        (true, false) => {
+            "everything is as it was written; the counts moved while they were taken (the service runs): stop it to have them checked\n"
+        }
+        (false, _) => "",
+    };
+    if !told.sound {
+        words += &format!(
+            "this outbox is damaged; nothing was changed. Keep a copy of {}, stop the service, and bring what can be read into a fresh one:\n  event-router outbox salvage --into DIR\n",
+            dir.display()
+        );
+    }
+    words
+}
+
+/// Copies what is readable into a fresh outbox.
+async fn run_salvage(dir: &Path, into: &Path, json: bool) -> Result<Exit, Failure> {
+    if Live::knock(dir).await?.is_some() {
+        let words = "the service runs: stop it first; salvage reads an outbox at rest".to_owned();
+        return Err(Failure { words, exit: Exit::Unavailable });
+    }
+    let bar = progress();
+    let told = salvage(dir, into, Clock::system().now(), &mut |bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    print(json, &told?, salvaged)
+}
+
+fn salvaged(told: &Salvaged) -> String {
+    let mut words = format!(
+        "brought into {}: {} events of the log, {} moved aside, {} dead letters, {} in quarantine, {} gaps\n",
+        told.into, told.events, told.aside, told.dead, told.quarantined, told.gaps
+    );
+    for (group, ts) in &told.checkpoints {
+        words += &format!("checkpoint: community {group} goes on at ts {ts}\n");
+    }
+    if told.checkpoints.is_empty() {
+        words +=
+            "NO checkpoint could be read: the service will begin at VK's present ts, and what lies between is lost\n";
+    }
+    if told.commits_missing > 0 {
+        words += &format!(
+            "MISSING  the last {} commits: the outbox is as it was before them; VK is asked again from the checkpoint above, and what it still has comes again\n",
+            told.commits_missing
+        );
+    }
+    for missing in &told.missing {
+        let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "?".to_owned());
+        words += &format!(
+            "MISSING  events {}..{}, received between {} and {}\n",
+            missing.from,
+            missing.to,
+            time(&missing.after),
+            time(&missing.before)
+        );
+    }
+    for hole in &told.holes {
+        words += &format!("MISSING  {hole}\n");
+    }
+    if told.commits_missing == 0 && told.missing.is_empty() && told.holes_found == 0 {
+        words += "nothing was missing\n";
+    }
+    words
+        + "the old outbox is as it was. To go on with the new one, make it outbox.dir, or put it in the old one's place.\n"
+}
+
+/// Events as lines of JSON.
+async fn run_export(dir: &Path, selector: SelectorArgs) -> Result<Exit, Failure> {
+    let access = Access::find(dir).await?;
+    let mut selector = selector.selector(Clock::system().now()).map_err(Failure::usage)?;
+    loop {
+        let page: Exported = match &access {
+            Access::Live(live) => live.get("/api/v1/export", &selector).await?,
+            Access::Offline(store) => look(store, |kv| lookup::export(kv, &selector))?,
+        };
+        let mut lines = String::new();
+        for line in &page.lines {
+            lines.push_str(line.get());
+            lines.push('\n');
+        }
+        say(&lines)?;
+        match page.next {
+            Some(next) => selector.from_seq = Some(next),
+            None => return Ok(Exit::Done),
+        }
+    }
+}
+
+/// Takes updates out of quarantine for good.
+async fn run_discard(
+    dir: &Path,
+    id: Option<String>,
+    selector: SelectorArgs,
+    yes: bool,
+    json: bool,
+) -> Result<Exit, Failure> {
+    let quarantined = selector.state == Some(StateArg::Quarantined)
+        || id.as_ref().is_some_and(|id| id.strip_prefix('q').is_some_and(|rest| rest.parse::<u64>().is_ok()));
+    if !quarantined {
+        return Err(Failure::usage(
+            "updates in quarantine can be discarded: say --state quarantined, or a number like q7",
+        ));
+    }
+    if let Some(id) = &id {
+        plain(id)?;
+    }
+    let mut access = Access::find(dir).await?;
+    let selector = selector.selector(Clock::system().now()).map_err(Failure::usage)?;
+    let asked = ReplayAsked { id, selector, dry_run: true };
+    let would = discard(&mut access, &asked).await?;
+    if would.matched == 0 {
+        return print(json, &would, |_| "nothing matches\n".to_owned());
+    }
+    if !yes {
+        agreed(would.matched)?;
+    }
+    let done = discard(&mut access, &ReplayAsked { dry_run: false, ..asked }).await?;
+    print(json, &done, |done| format!("{} update(s) in quarantine are discarded\n", done.matched))
+}
+
+async fn discard(access: &mut Access, asked: &ReplayAsked) -> Result<Discarded, Failure> {
+    match access {
+        Access::Live(live) => live.post("/api/v1/discards", asked).await,
+        Access::Offline(store) => {
+            let plans = look(store, |kv| replay::plan(kv, asked))?;
+            let matched = match asked.dry_run {
+                true => plans.iter().map(|plan| plan.matched).sum(),
+                false => {
+                    let dir = store.dir.clone();
+                    replay::discard(store, &plans).map_err(|error| OutboxError::of_store(&dir, &error))?
+                }
+            };
+            Ok(Discarded { matched, done: !asked.dry_run })
+        }
+    }
+}
+
+fn agreed(count: u64) -> Result<(), Failure> {
+    if !(stdin().is_terminal() && stderr().is_terminal()) {
+        return Err(Failure::usage(format!(
+            "{count} update(s) in quarantine would be discarded for good; say --yes to do it"
+        )));
+    }
+    eprint!("{count} update(s) in quarantine would be discarded for good. Discard them? [y/N] ");
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::new("nothing was changed")) }
+}
+
+/// A bar on a terminal; nothing elsewhere.
+fn progress() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes}, {eta} to go");
+    let bar = if stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,498 @@
+//! `outbox salvage`: brings what can be read of a damaged outbox into a fresh one, and says what was missing. The old one is
+//! not touched: sled, which mends by forgetting, is let loose on a copy.
+//!
+//! What is lost in the middle leaves a hole in the log, which must have none: events before the last hole that still wait are
+//! moved aside, and the log begins behind it. A cursor that cannot be read is put at the front: rather again than never.
+//! Deliberately absent: guessing at bytes that fail their check sum.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::cursor::Cursor;
+use super::error::OutboxError;
+use super::frame;
+use super::generations;
+use super::keys::{self, DestinationId};
+use super::kv::{Batch, Kv, KvError};
+use super::log::{self, Chunk, Logged};
+use super::open::{Lock, Unfinished, generation_of_current};
+use super::records::{
+    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, Head, Names, QuarantineRecord, Space, lane_of,
+};
+use super::scan::{Found, everything};
+use super::sled_kv::SledKv;
+use crate::domain::ids::Seq;
+use crate::domain::time::Moment;
+
+/// How many bytes go into one commit.
+const COMMIT_BYTES: usize = 1 << 20;
+/// How many holes are told; more are only counted.
+const HOLES_TOLD: usize = 100;
+
+/// A range of positions that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+    /// When the last event before was received, if one was read.
+    pub after: Option<String>,
+    /// When the first event behind was received, if one was read.
+    pub before: Option<String>,
+}
+
+/// What was brought over, and what was not.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Salvaged {
+    /// Where it is now.
+    pub into: String,
+    /// Events of the log.
+    pub events: u64,
+    /// Events that were moved aside, those from before a hole included.
+    pub aside: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Updates in quarantine.
+    pub quarantined: u64,
+    /// Gap records.
+    pub gaps: u64,
+    /// Checkpoints as community and ts: VK is asked from there.
+    pub checkpoints: Vec<(i64, String)>,
+    /// Commits that were on disk and cannot be read: the store is as it was so many commits earlier.
+    pub commits_missing: u64,
+    /// Ranges of the log that cannot be read.
+    pub missing: Vec<Missing>,
+    /// What else could not be read, in words.
+    pub holes: Vec<String>,
+    /// How many of those there are.
+    pub holes_found: u64,
+}
+
+/// Copies what is readable of the outbox in `from` into a new one in `into`, which must not exist or be empty.
+///
+/// # Errors
+/// When another process holds the old one, the new one cannot be made, or nothing at all can be read.
+pub fn salvage(from: &Path, into: &Path, now: Moment, progress: &mut dyn FnMut(u64)) -> Result<Salvaged, OutboxError> {
+    let told = |dir: &Path| {
+        let dir = dir.to_owned();
+        move |error: KvError| OutboxError::of_store(&dir, &error)
+    };
+    if !from.is_dir() {
+        return Err(OutboxError::Absent { dir: from.to_owned() });
+    }
+    let _lock = Lock::take(from, "outbox salvage", std::time::Duration::ZERO)?;
+    let target = Unfinished::begin(into)?;
+    let best = best_readable(from, into).map_err(told(from))?;
+    let Some(Readable { kv, work, commits }) = best else {
+        return Err(OutboxError::Damaged {
+            dir: from.to_owned(),
+            finding: "nothing in it can be read at all".to_owned(),
+        });
+    };
+    let mut salvaged = Salvaged { into: into.display().to_string(), ..Salvaged::default() };
+    let witnessed = generations::witnessed(from).unwrap_or(0);
+    salvaged.commits_missing = witnessed.saturating_sub(commits);
+    let outcome = Salvage::read(&kv, salvaged).and_then(|salvage| salvage.copy(&kv, target.kv(), now, progress));
+    let salvaged = outcome.map_err(told(into))?;
+    drop(kv);
+    fs::remove_dir_all(&work).map_err(|error| OutboxError::of_store(into, &error.into()))?;
+    target.finish()?;
+    Ok(salvaged)
+}
+
+struct Readable {
+    kv: SledKv,
+    work: PathBuf,
+    commits: u64,
+}
+
+/// Opens copies of every generation, with and without their snapshots; the one that knows of most commits is the best.
+fn best_readable(from: &Path, into: &Path) -> Result<Option<Readable>, KvError> {
+    let current = generation_of_current(from);
+    let mut generations = generations::all(from)?;
+    if let Some(current) = current.map(|number| generations::directory(from, number)).filter(|path| path.is_dir()) {
+        generations = vec![current];
+    }
+    let mut best: Option<Readable> = None;
+    for (number, generation) in generations.iter().enumerate() {
+        for snapshots in [true, false] {
+            let work = into.join(format!(".work-{number}-{snapshots}"));
+            copy_files(generation, &work, snapshots)?;
+            // What is refused here is told by what is missing in the end.
+            let opened = SledKv::open(&work).ok().and_then(|kv| Some((commits_of(&kv)?, kv)));
+            match opened {
+                Some((commits, kv)) if best.as_ref().is_none_or(|best| best.commits < commits) => {
+                    if let Some(worse) = best.replace(Readable { kv, work, commits }) {
+                        drop(worse.kv);
+                        fs::remove_dir_all(&worse.work)?;
+                    }
+                }
+                other => {
+                    drop(other);
+                    fs::remove_dir_all(&work)?;
+                }
+            }
+        }
+    }
+    Ok(best)
+}
+
+/// How many commits a store knows of; nothing when it holds nothing.
+fn commits_of(kv: &SledKv) -> Option<u64> {
+    let mut records = 0u64;
+    let mut commits = 0;
+    let outcome = everything(kv, &[], &[u8::MAX], &mut |found| {
+        if let Found::Record { key, bytes, .. } = found {
+            records += 1;
+            if key == keys::SPACE {
+                commits = frame::parse::<Space>(key, &bytes)?.commits;
+            }
+        }
+        Ok(())
+    });
+    (outcome.is_ok() && records > 0).then_some(commits)
+}
+
+fn copy_files(from: &Path, to: &Path, snapshots: bool) -> Result<(), KvError> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let is_snapshot = entry.file_name().to_string_lossy().contains("snap.");
+        if entry.file_type()?.is_file() && (snapshots || !is_snapshot) {
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the first reading found: the small records, and where the log can be read.
+struct Salvage {
+    told: Salvaged,
+    head: Option<Head>,
+    names: Names,
+    destinations: BTreeMap<DestinationId, DestinationRecord>,
+    /// Where the log that is kept begins and ends.
+    tail: Seq,
+    next: Seq,
+    /// The readable events of the log, in pieces without holes, as first and end.
+    pieces: Vec<(Seq, Seq)>,
+    last_quarantined: u64,
+    last_replay: u64,
+}
+
+impl Salvage {
+    fn read(kv: &dyn Kv, told: Salvaged) -> Result<Self, KvError> {
+        let mut salvage = Self {
+            told,
+            head: None,
+            names: Names::default(),
+            destinations: BTreeMap::new(),
+            tail: Seq(1),
+            next: Seq(1),
+            pieces: Vec::new(),
+            last_quarantined: 0,
+            last_replay: 0,
+        };
+        let mut times: Vec<(Moment, Moment)> = Vec::new();
+        everything(kv, &[], &[u8::MAX], &mut |found| {
+            match found {
+                Found::Hole(words) => salvage.hole(words),
+                Found::Record { key, bytes, .. } => {
+                    if let Err(KvError::Damaged(words)) = salvage.first_look(kv, key, &bytes, &mut times) {
+                        salvage.hole(words);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        salvage.settle_ends(&times);
+        Ok(salvage)
+    }
+
+    fn hole(&mut self, words: String) {
+        self.told.holes_found += 1;
+        if self.told.holes.len() < HOLES_TOLD {
+            self.told.holes.push(words);
+        }
+    }
+
+    fn first_look(
+        &mut self,
+        kv: &dyn Kv,
+        key: &[u8],
+        bytes: &[u8],
+        times: &mut Vec<(Moment, Moment)>,
+    ) -> Result<(), KvError> {
+        match (key, key.first_chunk::<2>()) {
+            (keys::HEAD, _) => self.head = Some(frame::parse(key, bytes)?),
+            (keys::NAMES, _) => self.names = frame::parse(key, bytes)?,
+            (_, Some(b"d/")) => {
+                if let Some(id) = key.last_chunk::<2>() {
+                    self.destinations.insert(u16::from_be_bytes(*id), frame::parse(key, bytes)?);
+                }
+            }
+            (_, Some(b"e/")) => {
+                let chunk = chunk_of(kv, key)?;
+                let (first, end) = (chunk.first, chunk.end());
+                let time = |logged: Option<&Logged>| logged.map(|logged| logged.queued.event.received_at);
+                let (Some(from), Some(to)) = (time(chunk.events.first()), time(chunk.events.last())) else {
+                    return Ok(());
+                };
+                match (self.pieces.last_mut(), times.last_mut()) {
+                    (Some(piece), Some(time)) if piece.1 == first => {
+                        piece.1 = end;
+                        time.1 = to;
+                    }
+                    _ => {
+                        self.pieces.push((first, end));
+                        times.push((from, to));
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Where the log that is kept begins and ends, and what of it is missing.
+    fn settle_ends(&mut self, times: &[(Moment, Moment)]) {
+        let (first, last) = (self.pieces.first().map(|piece| piece.0), self.pieces.last().map(|piece| piece.1));
+        let head = self.head.clone().unwrap_or_default();
+        let begin = if self.head.is_some() { head.tail } else { first.unwrap_or(Seq(1)) };
+        self.next = head.next.max(last.unwrap_or(Seq(1)));
+        let mut at = begin;
+        let mut before: Option<Moment> = None;
+        let mut holes = Vec::new();
+        for ((from, end), (start, stop)) in self.pieces.iter().zip(times) {
+            if *from > at {
+                holes.push((at, Seq(from.0 - 1), before, Some(*start)));
+            }
+            (at, before) = ((*end).max(at), Some(*stop));
+        }
+        if self.next > at {
+            holes.push((at, Seq(self.next.0 - 1), before, None));
+        }
+        self.tail = match holes.last() {
+            Some((_, to, ..)) => to.next(),
+            None => begin,
+        };
+        let time = |moment: Option<Moment>| moment.map(Moment::rfc3339);
+        let missing = |(from, to, after, before): (Seq, Seq, Option<Moment>, Option<Moment>)| Missing {
+            from: from.0,
+            to: to.0,
+            after: time(after),
+            before: time(before),
+        };
+        self.told.missing = holes.into_iter().map(missing).collect();
+    }
+
+    fn copy(
+        mut self,
+        kv: &dyn Kv,
+        to: &dyn Kv,
+        now: Moment,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Salvaged, KvError> {
+        let cursors = self.cursors();
+        let mut pages = Pages { to, batch: Batch::default(), bytes: 0, space: Space::default() };
+        let mut counted: BTreeMap<DestinationId, (u64, u64, u64)> = BTreeMap::new();
+        let mut holes = Vec::new();
+        everything(kv, &[], &[u8::MAX], &mut |found| {
+            let Found::Record { key, bytes, weight } = found else { return Ok(()) };
+            progress(weight);
+            match self.copy_record(kv, key, &bytes, &cursors, &mut counted, &mut pages) {
+                Err(KvError::Damaged(words)) => holes.push(words),
+                other => other?,
+            }
+            pages.turn(false)
+        })?;
+        // They were told by the first look; what only the second cannot read is told now.
+        for words in holes {
+            if !self.told.holes.contains(&words) {
+                self.hole(words);
+            }
+        }
+        self.write_books(&cursors, &counted, now, &mut pages.batch);
+        pages.turn(true)?;
+        Ok(self.told)
+    }
+
+    /// The cursors as they will be: within the log that is kept. One that cannot be read settles nothing.
+    fn cursors(&self) -> BTreeMap<DestinationId, Cursor> {
+        let ids = self.names.names.iter().map(|(id, _)| *id).chain(self.destinations.keys().copied());
+        let of = |id: DestinationId| {
+            let record = self.destinations.get(&id);
+            let cursor = record.and_then(|record| Cursor::from_record(&record.cursor));
+            (id, cursor.unwrap_or_else(|| Cursor::at(Seq(1))))
+        };
+        ids.map(of).collect()
+    }
+
+    fn copy_record(
+        &mut self,
+        kv: &dyn Kv,
+        key: &[u8],
+        bytes: &[u8],
+        cursors: &BTreeMap<DestinationId, Cursor>,
+        counted: &mut BTreeMap<DestinationId, (u64, u64, u64)>,
+        pages: &mut Pages<'_>,
+    ) -> Result<(), KvError> {
+        let start = Cursor::at(Seq(1));
+        match key.first_chunk::<2>() {
+            Some(b"e/") => {
+                let chunk = chunk_of(kv, key)?;
+                let kept = chunk.first >= self.tail;
+                for logged in &chunk.events {
+                    self.told.events += u64::from(kept);
+                    for id in &logged.destinations {
+                        if !cursors.get(id).unwrap_or(&start).waits(logged.queued.seq) {
+                            continue;
+                        }
+                        let count = counted.entry(*id).or_default();
+                        if kept {
+                            count.0 += 1;
+                        } else {
+                            count.1 += 1;
+                            let event = log::record_of(&logged.queued, vec![*id]);
+                            let key = keys::aside(*id, lane_of(&event), logged.queued.seq);
+                            pages.add(key, &frame::encode(&AsideRecord { seq: logged.queued.seq, event }));
+                        }
+                    }
+                }
+                if kept {
+                    pages.add(key.to_vec(), bytes);
+                }
+            }
+            Some(b"p/") => {
+                frame::parse::<AsideRecord<'_>>(key, bytes)?;
+                counted.entry(row_of(key)).or_default().1 += 1;
+                pages.add(key.to_vec(), bytes);
+            }
+            Some(b"x/") => {
+                frame::parse::<DeadRecord<'_>>(key, bytes)?;
+                counted.entry(row_of(key)).or_default().2 += 1;
+                self.told.dead += 1;
+                pages.add(key.to_vec(), bytes);
+            }
+            Some(b"q/") => {
+                frame::parse::<QuarantineRecord>(key, bytes)?;
+                self.told.quarantined += 1;
+                self.last_quarantined = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
+                pages.add(key.to_vec(), bytes);
+            }
+            Some(b"c/") => {
+                let checkpoint: Checkpoint = frame::parse(key, bytes)?;
+                let group = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
+                self.told.checkpoints.push(((group ^ (1 << 63)).cast_signed(), checkpoint.ts.as_str().to_owned()));
+                pages.put(key.to_vec(), bytes);
+            }
+            Some(b"g/") => {
+                // Numbered anew: their numbers are their count.
+                self.told.gaps += 1;
+                pages.put(keys::gap(self.told.gaps), bytes);
+            }
+            Some(b"j/") => {
+                self.last_replay = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
+                pages.put(key.to_vec(), bytes);
+            }
+            Some(b"r/") => pages.put(key.to_vec(), bytes),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Head, names and destinations, their counts as they are now.
+    fn write_books(
+        &mut self,
+        cursors: &BTreeMap<DestinationId, Cursor>,
+        counted: &BTreeMap<DestinationId, (u64, u64, u64)>,
+        now: Moment,
+        batch: &mut Batch,
+    ) {
+        let mut head = self.head.clone().unwrap_or_else(Head::fresh);
+        let mut names = std::mem::take(&mut self.names);
+        (head.tail, head.next) = (self.tail, self.next);
+        head.quarantined = self.told.quarantined;
+        head.routed.clear();
+        for id in cursors.keys().chain(counted.keys()).copied().collect::<std::collections::BTreeSet<_>>() {
+            if !names.names.iter().any(|(known, _)| *known == id) {
+                names.names.push((id, format!("salvaged-{id}-{}", now.unix_seconds())));
+            }
+            names.next = names.next.max(id.saturating_add(1));
+            let (log, aside, dead) = counted.get(&id).copied().unwrap_or_default();
+            let mut record = self.destinations.get(&id).cloned().unwrap_or_default();
+            let cursor = cursors.get(&id).cloned().unwrap_or_else(|| Cursor::at(Seq(1)));
+            record.cursor = within(&cursor, self.tail, self.next).record();
+            (record.dead, record.aside) = (dead, aside);
+            let routed = record.delivered + dead + record.expired + record.discarded + log + aside;
+            head.routed.push((id, routed));
+            self.told.aside += aside;
+            frame::put(batch, keys::destination(id), &record);
+        }
+        head.next_gap = self.told.gaps + 1;
+        head.next_quarantined = head.next_quarantined.max(self.last_quarantined + 1);
+        head.next_replay = head.next_replay.max(self.last_replay + 1);
+        frame::put(batch, keys::HEAD.to_vec(), &head);
+        frame::put(batch, keys::NAMES.to_vec(), &names);
+    }
+}
+
+/// A cursor cut to the log that is kept.
+fn within(cursor: &Cursor, tail: Seq, next: Seq) -> Cursor {
+    let mut cut = Cursor::at(tail.max(cursor.floor()).min(next));
+    let start = cut.horizon();
+    for seq in cursor.unsettled_ones().filter(|seq| *seq >= start && *seq < next) {
+        cut.met(seq);
+    }
+    cut.looked(cursor.horizon().min(next));
+    cut
+}
+
+fn row_of(key: &[u8]) -> DestinationId {
+    key.get(2..4).and_then(|bytes| bytes.first_chunk::<2>()).map_or(0, |bytes| u16::from_be_bytes(*bytes))
+}
+
+fn chunk_of(kv: &dyn Kv, key: &[u8]) -> Result<Chunk, KvError> {
+    let first = keys::chunk_first(key).ok_or_else(|| frame::damaged(key, "no position in the key"))?;
+    let value = kv.get(key)?.ok_or_else(|| frame::damaged(key, "the chunk went while it was read"))?;
+    let chunk = log::decode(kv, key, &value, first)?;
+    let sound =
+        |logged: &Logged| serde_json::from_slice::<&serde_json::value::RawValue>(&logged.queued.event.body).is_ok();
+    if chunk.events.iter().all(sound) { Ok(chunk) } else { Err(frame::damaged(key, "a body is no JSON")) }
+}
+
+/// Writes into the new store, a bounded batch at a time.
+struct Pages<'a> {
+    to: &'a dyn Kv,
+    batch: Batch,
+    bytes: usize,
+    space: Space,
+}
+
+impl Pages<'_> {
+    fn add(&mut self, key: Vec<u8>, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        frame::add_bytes(&mut self.batch, key, bytes);
+    }
+
+    fn put(&mut self, key: Vec<u8>, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        frame::put_bytes(&mut self.batch, key, bytes);
+    }
+
+    fn turn(&mut self, last: bool) -> Result<(), KvError> {
+        if !last && self.bytes < COMMIT_BYTES {
+            return Ok(());
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        self.bytes = 0;
+        self.space.commits += 1;
+        self.space.weights.change(batch.weights());
+        frame::put(&mut batch, keys::SPACE.to_vec(), &self.space);
+        self.to.commit(&batch)
+    }
+}
