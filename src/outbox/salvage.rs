@@ -110,7 +110,8 @@ struct Readable {
     commits: u64,
 }
 
-/// Opens copies of every generation, with and without their snapshots; the one that knows of most commits is the best.
+/// Opens copies of every generation, with and without what sled can make anew: its snapshots, its settings. The one that
+/// knows of most commits is the best.
 fn best_readable(from: &Path, into: &Path) -> Result<Option<Readable>, KvError> {
     let current = generation_of_current(from);
     let mut generations = generations::all(from)?;
@@ -119,9 +120,9 @@ fn best_readable(from: &Path, into: &Path) -> Result<Option<Readable>, KvError> 
     }
     let mut best: Option<Readable> = None;
     for (number, generation) in generations.iter().enumerate() {
-        for snapshots in [true, false] {
-            let work = into.join(format!(".work-{number}-{snapshots}"));
-            copy_files(generation, &work, snapshots)?;
+        for (way, without) in [&[][..], &["snap."], &["conf"], &["snap.", "conf"]].into_iter().enumerate() {
+            let work = into.join(format!(".work-{number}-{way}"));
+            copy_files(generation, &work, without)?;
             // What is refused here is told by what is missing in the end.
             let opened = SledKv::open(&work).ok().and_then(|kv| Some((commits_of(&kv)?, kv)));
             match opened {
@@ -157,12 +158,12 @@ fn commits_of(kv: &SledKv) -> Option<u64> {
     (outcome.is_ok() && records > 0).then_some(commits)
 }
 
-fn copy_files(from: &Path, to: &Path, snapshots: bool) -> Result<(), KvError> {
+fn copy_files(from: &Path, to: &Path, without: &[&str]) -> Result<(), KvError> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        let is_snapshot = entry.file_name().to_string_lossy().contains("snap.");
-        if entry.file_type()?.is_file() && (snapshots || !is_snapshot) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_file() && !without.iter().any(|part| name.contains(part)) {
             fs::copy(entry.path(), to.join(entry.file_name()))?;
         }
     }

@@ -13,6 +13,7 @@ mod kv_conformance;
 mod outbox_model;
 mod pipeline;
 mod polling_faults;
+mod power_cut;
 mod rig;
 mod secrets;
 mod shutdown;
