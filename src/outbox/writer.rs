@@ -73,7 +73,8 @@ impl Writer {
     }
 
     fn run(mut self, timer: &tokio::runtime::Runtime) {
-        let mut more_to_trim = false;
+        // What the last process left undone is done at once.
+        let mut more_to_trim = true;
         loop {
             let hurry = more_to_trim || self.upkeep.is_busy();
             let requests = match self.wait(timer, hurry) {

@@ -106,6 +106,12 @@ impl Handler {
         Ok(())
     }
 
+    /// Whether the port is open.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.inner().tasks.is_some()
+    }
+
     /// Everything that came, in order.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {

@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod delivery_faults;
 mod demo;
+mod generations;
 mod kv_conformance;
 mod outbox_model;
 mod pipeline;

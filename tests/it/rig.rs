@@ -43,12 +43,17 @@ pub(crate) struct Rig {
 impl Rig {
     /// Handlers by name, each with the text of its table besides `url`; `rest` is the rest of the configuration.
     pub(crate) async fn new(destinations: &[(&'static str, &str)], rest: &str) -> Self {
+        Self::with_outbox(destinations, rest, "").await
+    }
+
+    /// The same, with more lines for `[outbox]`.
+    pub(crate) async fn with_outbox(destinations: &[(&'static str, &str)], rest: &str, outbox: &str) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let dir = tempfile::tempdir().expect("a directory");
         let vk = VkServer::start(Settings::default()).await.expect("a simulated VK");
         let mut handlers = BTreeMap::new();
         let mut config = format!(
-            "{rest}\n[vk]\ntoken = \"a-secret-token\"\napi_url = {:?}\ngroup_id = {}\nwait = \"2s\"\n[outbox]\ndir = {:?}\n",
+            "{rest}\n[vk]\ntoken = \"a-secret-token\"\napi_url = {:?}\ngroup_id = {}\nwait = \"2s\"\n[outbox]\ndir = {:?}\n{outbox}\n",
             vk.url(),
             vk.group_id(),
             dir.path().join("data")
