@@ -124,7 +124,7 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
         disk_bytes: disk.file,
         live_bytes: live.sum(),
         used_bytes: usage.used(),
-        room_bytes: usage.room(),
+        room_bytes: disk.free,
         kept_bytes: live.dead + live.quarantined,
         max_bytes: None,
         full: None,

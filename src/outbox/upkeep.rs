@@ -21,8 +21,8 @@ const MEASURE_STEPS: u64 = 128;
 const COPY_ABOVE_BYTES: u64 = 64 << 20;
 /// A store is copied when its files are so many times what is live.
 const COPY_FACTOR: u64 = 4;
-/// Room that a copy needs besides what is live.
-const COPY_ROOM_BYTES: u64 = 16 << 20;
+/// Room that a copy needs besides what is live: the old store goes on growing meanwhile.
+const COPY_ROOM_BYTES: u64 = 1 << 20;
 /// How long no copy is begun after one has failed.
 const COPY_REST: Duration = Duration::from_secs(600);
 
@@ -113,6 +113,7 @@ impl Upkeep {
         let rests = self.rests_until.is_some_and(|until| until > Instant::now());
         let Usage { disk, live } = usage;
         let grown = disk.file > COPY_ABOVE_BYTES && disk.file > live.saturating_mul(COPY_FACTOR);
+        let grown = grown || (self.space.borrow().gave_way && usage.holds_slack());
         let fits = disk.free > live.saturating_mul(2) + COPY_ROOM_BYTES;
         if grown && fits && !rests && self.copying.is_none() && self.old.is_none() {
             self.begin();

@@ -11,6 +11,7 @@ mod delivery_faults;
 mod demo;
 mod generations;
 mod kv_conformance;
+mod limits;
 mod outbox_model;
 mod pipeline;
 mod polling_faults;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub(crate) async fn within<T>(what: &str, fact: impl Future<Output = T>) -> T {
 
 pub(crate) struct Rig {
     pub(crate) dir: TempDir,
+    data: PathBuf,
     pub(crate) vk: VkServer,
     pub(crate) handlers: BTreeMap<&'static str, Handler>,
     pub(crate) served: Vec<Served>,
@@ -48,15 +49,32 @@ impl Rig {
 
     /// The same, with more lines for `[outbox]`.
     pub(crate) async fn with_outbox(destinations: &[(&'static str, &str)], rest: &str, outbox: &str) -> Self {
-        drop(rustls::crypto::ring::default_provider().install_default());
         let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("data");
+        Self::made(dir, data, destinations, rest, outbox).await
+    }
+
+    /// The same, with the outbox in a directory elsewhere.
+    pub(crate) async fn on(data: &Path, destinations: &[(&'static str, &str)], rest: &str, outbox: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self::made(dir, data.to_owned(), destinations, rest, outbox).await
+    }
+
+    async fn made(
+        dir: TempDir,
+        data: PathBuf,
+        destinations: &[(&'static str, &str)],
+        rest: &str,
+        outbox: &str,
+    ) -> Self {
+        drop(rustls::crypto::ring::default_provider().install_default());
         let vk = VkServer::start(Settings::default()).await.expect("a simulated VK");
         let mut handlers = BTreeMap::new();
         let mut config = format!(
             "{rest}\n[vk]\ntoken = \"a-secret-token\"\napi_url = {:?}\ngroup_id = {}\nwait = \"2s\"\n[outbox]\ndir = {:?}\n{outbox}\n",
             vk.url(),
             vk.group_id(),
-            dir.path().join("data")
+            data
         );
         for (name, table) in destinations {
             let handler = Handler::start().await.expect("a handler");
@@ -64,7 +82,7 @@ impl Rig {
             handlers.insert(*name, handler);
         }
         fs::write(dir.path().join("event-router.toml"), config).expect("written");
-        Self { dir, vk, handlers, served: Vec::new(), count: 0 }
+        Self { dir, data, vk, handlers, served: Vec::new(), count: 0 }
     }
 
     pub(crate) fn handler(&self, name: &str) -> &Handler {
@@ -72,7 +90,7 @@ impl Rig {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.data.clone()
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -116,7 +134,8 @@ impl Rig {
 
     pub(crate) async fn json<T: DeserializeOwned>(&self, words: &[&str]) -> T {
         let output = self.run(&[words, &["--json"]].concat()).await;
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let log = || fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        assert!(output.status.success(), "{words:?}: {}\n{}", String::from_utf8_lossy(&output.stderr), log());
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
