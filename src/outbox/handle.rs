@@ -1,7 +1,5 @@
-//! What the floors above hold of the outbox: ask the writer, read what is durable. Cheap to clone.
-//!
-//! Invariant: nobody reads at or past the durable head. This is the one file that calls `spawn_blocking`: reads of the
-//! store may touch the disk. Deliberately absent: deciding anything.
+//! What the floors above hold of the outbox: it is opened and closed here, and its writer is asked. Cheap to clone.
+//! Deliberately absent: reading (`reads`), deciding anything.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,32 +10,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::OutboxError;
-use super::frame;
-use super::inspect;
-use super::keys::{self, DestinationId};
+use super::keys::DestinationId;
 use super::kv::{Batch, Kv, KvError};
-use super::log::{self, Chunk};
 use super::open::{Lock, Store};
-use super::records::{
-    AsideRecord, Checkpoint, DestinationRecord, History, QuarantineRecord, ReplayFilter, ReplayRecord,
-};
+use super::records::ReplayFilter;
 use super::requests::{Append, Appended, Reconverted, Settlement};
-use super::rows::{self, AsideLane, DeadLetter};
 use super::space::Space;
 use super::state::State;
 use super::upkeep::Upkeep;
 use super::window::Window;
 use super::writer::{REQUESTS, Request, Writer};
 use crate::clock::Clock;
-use crate::domain::event::Queued;
-use crate::domain::ids::{DestinationName, GroupId, Lane, Seq};
-
-/// How many bytes of the log one read brings, about.
-const READ_BYTES: usize = 256 << 10;
-/// How many updates in quarantine one read brings.
-const QUARANTINE_ROWS: usize = 32;
-/// After how many bytes a read of events that were moved aside ends.
-const ASIDE_BYTES: usize = 64 << 10;
+use crate::domain::ids::{DestinationName, Seq};
 
 /// What the handles and the writer share.
 pub(super) struct Shared {
@@ -64,35 +48,15 @@ impl Shared {
 /// A running outbox.
 #[derive(Clone)]
 pub struct Outbox {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
-    head: watch::Receiver<Seq>,
+    pub(super) head: watch::Receiver<Seq>,
     replays: watch::Receiver<u64>,
     relief: watch::Receiver<Seq>,
     space: watch::Receiver<Space>,
     failed: watch::Receiver<Option<OutboxError>>,
     destinations: Arc<HashMap<DestinationName, DestinationId>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
-}
-
-/// Events of the log that one destination takes.
-#[derive(Debug)]
-pub struct Page {
-    /// The events, in order.
-    pub events: Vec<Queued>,
-    /// Everything below this has been looked at.
-    pub end: Seq,
-}
-
-/// What a worker needs to go on where the last process stopped.
-#[derive(Debug)]
-pub struct Resume {
-    /// Cursor, counters, outage.
-    pub record: DestinationRecord,
-    /// What was tried of events that wait.
-    pub histories: HashMap<Seq, History>,
-    /// Chats with events that were moved aside.
-    pub aside: Vec<AsideLane>,
 }
 
 impl Outbox {
@@ -282,141 +246,6 @@ impl Outbox {
         })
     }
 
-    /// The checkpoint of a community, as it is on disk.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn checkpoint(&self, group: GroupId) -> Result<Option<Checkpoint>, OutboxError> {
-        self.read_store(move |kv| frame::load(kv, &keys::checkpoint(group.get()))).await
-    }
-
-    /// Where a destination's worker goes on.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn resume(&self, id: DestinationId) -> Result<Resume, OutboxError> {
-        self.read_store(move |kv| {
-            let key = keys::destination(id);
-            let record = frame::load(kv, &key)?.ok_or_else(|| frame::damaged(&key, "the destination is gone"))?;
-            Ok(Resume { record, histories: rows::histories(kv, id)?, aside: rows::aside_lanes(kv, id)? })
-        })
-        .await
-    }
-
-    /// The events at `from` and above, and below `limit` and the head, that `id` takes: about as many as are useful at a
-    /// time.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn read(&self, id: DestinationId, from: Seq, limit: Seq) -> Result<Page, OutboxError> {
-        let head = *self.head.borrow();
-        let limit = limit.min(head);
-        if from >= limit {
-            return Ok(Page { events: Vec::new(), end: from });
-        }
-        let mut page = Page { events: Vec::new(), end: from };
-        if let Some(chunks) = self.shared.window.read(from, READ_BYTES) {
-            chunks.iter().for_each(|chunk| take(&mut page, chunk, id, from, limit));
-        } else {
-            let chunks = self.read_store(move |kv| log::read(kv, from, head, READ_BYTES)).await?;
-            chunks.iter().for_each(|chunk| take(&mut page, chunk, id, from, limit));
-        }
-        Ok(page)
-    }
-
-    /// The next events of a chat that were moved aside, after `after`, in order: at most `rows`, and about as many as are
-    /// useful at a time.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn read_aside(
-        &self,
-        id: DestinationId,
-        lane: Lane,
-        after: Seq,
-        rows: usize,
-    ) -> Result<Vec<Queued>, OutboxError> {
-        self.read_store(move |kv| {
-            let end = keys::after(&keys::aside_lane(id, lane));
-            let mut found: Vec<Queued> = Vec::new();
-            let mut read = 0;
-            for (key, value) in kv.scan(&keys::aside(id, lane, after.next()), &end, rows)? {
-                if key.len() != keys::ASIDE_LEN || read >= ASIDE_BYTES {
-                    continue;
-                }
-                let bytes = bytes::Bytes::from(frame::whole(kv, &key, &value)?);
-                let record: AsideRecord<'_> = frame::parse(&key, &bytes)?;
-                found.push(log::queued_of(&key, record.seq, &record.event, &bytes)?);
-                read += bytes.len();
-            }
-            Ok(found)
-        })
-        .await
-    }
-
-    /// The replays of a destination that are not done, oldest first.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn replays(&self, id: DestinationId) -> Result<Vec<(u64, ReplayRecord)>, OutboxError> {
-        self.read_store(move |kv| Ok(rows::replays(kv)?.into_iter().filter(|(_, job)| job.destination == id).collect()))
-            .await
-    }
-
-    /// The next updates in quarantine that a replay takes, after `after`.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn read_quarantine(
-        &self,
-        job: ReplayRecord,
-        after: u64,
-    ) -> Result<Vec<(u64, QuarantineRecord)>, OutboxError> {
-        self.read_store(move |kv| {
-            let mut found = Vec::new();
-            rows::quarantined(kv, after.saturating_add(1), |number, record| {
-                if number >= job.up_to.0 {
-                    return Ok(false);
-                }
-                if job.filter.takes_quarantined(number, &record) {
-                    found.push((number, record));
-                }
-                Ok(found.len() < QUARANTINE_ROWS)
-            })?;
-            Ok(found)
-        })
-        .await
-    }
-
-    /// The next dead letters that a replay has not tried yet, after `after`.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn read_replay(
-        &self,
-        number: u64,
-        job: ReplayRecord,
-        after: Seq,
-    ) -> Result<Vec<DeadLetter>, OutboxError> {
-        self.read_store(move |kv| rows::replayable(kv, number, &job, after)).await
-    }
-
-    /// Runs a look at what is durable, off the runtime's threads.
-    ///
-    /// # Errors
-    /// What the look answers.
-    pub async fn read_store<T: Send + 'static>(
-        &self,
-        look: impl Fn(&dyn Kv) -> Result<T, KvError> + Send + 'static,
-    ) -> Result<T, OutboxError> {
-        let shared = Arc::clone(&self.shared);
-        let outcome = tokio::task::spawn_blocking(move || inspect::steady(shared.kv().as_ref(), look)).await;
-        match outcome {
-            Ok(result) => result.map_err(|error| OutboxError::of_store(&self.shared.dir, &error)),
-            Err(_) => Err(OutboxError::Closed),
-        }
-    }
-
     /// Commits what was asked for so far and ends the writer. Later requests answer [`OutboxError::Closed`].
     pub async fn close(&self) {
         // The writer may have ended by itself; then there is nothing to ask.
@@ -426,11 +255,4 @@ impl Outbox {
             let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
-}
-
-fn take(page: &mut Page, chunk: &Chunk, id: DestinationId, from: Seq, limit: Seq) {
-    let inside = |seq: Seq| seq >= from && seq < limit;
-    let ours = chunk.events.iter().filter(|logged| inside(logged.queued.seq) && logged.destinations.contains(&id));
-    page.events.extend(ours.map(|logged| logged.queued.clone()));
-    page.end = chunk.end().min(limit).max(page.end);
 }

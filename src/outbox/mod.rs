@@ -90,7 +90,10 @@ pub mod verify;
 pub mod views;
 
 mod copying;
+mod quarantine;
+mod reads;
 mod repeats;
+mod salvaging;
 mod scan;
 mod trim;
 mod upkeep;
@@ -99,7 +102,8 @@ mod writer;
 
 pub use cursor::Cursor;
 pub use error::OutboxError;
-pub use handle::{Outbox, Page, Resume};
+pub use handle::Outbox;
 pub use open::Store;
+pub use reads::{Page, Resume};
 pub use requests::{Append, Appended, Change, Place, Reconverted, Settlement};
 pub use settings::Settings;

@@ -14,11 +14,11 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{
-    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, QuarantineRecord, ReplayFilter,
-    ReplayRecord, Ring, Space,
+    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, ReplayFilter, ReplayRecord, Ring,
+    Space,
 };
 use super::repeats::Repeats;
-use super::requests::{Append, Appended, Change, Place, Reconverted, Settlement};
+use super::requests::{Append, Appended, Change, Place, Settlement};
 use super::rows;
 use crate::domain::event::{Event, Queued, Source};
 use crate::domain::ids::{GroupId, Lane, Seq, Ts};
@@ -194,7 +194,7 @@ impl State {
     }
 
     /// Gives events their numbers and puts them into the log; drops repeats.
-    fn take_in(
+    pub(super) fn take_in(
         &mut self,
         batch: &mut Batch,
         events: Vec<(Event, Source, Vec<DestinationId>)>,
@@ -220,63 +220,6 @@ impl State {
         self.head.repeats += done.repeats;
         self.dirty.head = true;
         (done, logged)
-    }
-
-    /// Takes updates out of quarantine that can be read now. Those that somebody discarded meanwhile stay discarded.
-    ///
-    /// # Errors
-    /// When a row cannot be read.
-    pub fn reconvert(
-        &mut self,
-        kv: &dyn Kv,
-        batch: &mut Batch,
-        reconverted: Reconverted,
-    ) -> Result<Vec<Logged>, KvError> {
-        let mut events = Vec::new();
-        for (number, event, takers) in reconverted.events {
-            if !self.leave_quarantine(kv, batch, number)? {
-                continue;
-            }
-            match takers.is_empty() {
-                true => self.head.unrouted += 1,
-                false => events.push((event, Source::Live, takers)),
-            }
-        }
-        for (number, reason) in reconverted.unreadable {
-            let key = keys::quarantine(number);
-            let Some(value) = batch.row(kv, &key)? else { continue };
-            let record: QuarantineRecord = frame::parse(&key, &frame::whole(kv, &key, &value)?)?;
-            if record.reason != reason {
-                frame::delete(batch, &key, &value);
-                frame::add(batch, key, &QuarantineRecord { reason, ..record });
-            }
-        }
-        if let Some(replay) = reconverted.done {
-            batch.delete(keys::replay(replay));
-        }
-        Ok(self.take_in(batch, events).1)
-    }
-
-    /// Takes updates out of quarantine for good; answers how many there were.
-    ///
-    /// # Errors
-    /// When a row cannot be read.
-    pub fn discard_quarantined(&mut self, kv: &dyn Kv, batch: &mut Batch, numbers: &[u64]) -> Result<u64, KvError> {
-        let mut count = 0;
-        for number in numbers {
-            count += u64::from(self.leave_quarantine(kv, batch, *number)?);
-        }
-        Ok(count)
-    }
-
-    /// Deletes a row of quarantine; answers whether it was there.
-    fn leave_quarantine(&mut self, kv: &dyn Kv, batch: &mut Batch, number: u64) -> Result<bool, KvError> {
-        let key = keys::quarantine(number);
-        let Some(value) = batch.row(kv, &key)? else { return Ok(false) };
-        frame::delete(batch, &key, &value);
-        self.head.quarantined = less(&key, self.head.quarantined)?;
-        self.dirty.head = true;
-        Ok(true)
     }
 
     fn count_routed(&mut self, id: DestinationId) {
@@ -417,6 +360,6 @@ fn leave(
 }
 
 /// A count of rows after one of them went.
-fn less(key: &[u8], count: u64) -> Result<u64, KvError> {
+pub(super) fn less(key: &[u8], count: u64) -> Result<u64, KvError> {
     count.checked_sub(1).ok_or_else(|| damaged(key, "there are more of these rows than were counted"))
 }

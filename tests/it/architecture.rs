@@ -25,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
 const ONLY_IN: [(&str, &[&str], &str); 9] = [
     ("sled::", &["outbox/sled_kv.rs"], "the store is confined to one file"),
     ("::backoff::ExponentialBackoff", &["delivery/backoff.rs"], "the crate is confined to one file"),
-    ("spawn_blocking", &["outbox/handle.rs"], "one file reads the disk off the runtime"),
+    ("spawn_blocking", &["outbox/handle.rs", "outbox/reads.rs"], "the disk is touched off the runtime in one room"),
     ("tokio::spawn", &["app/supervise.rs", "sim/vk_server.rs"], "one file starts tasks; the simulators start theirs"),
     (
         "thread::",

@@ -6,6 +6,7 @@
 //! them, and neither begin an outage nor are sent in one. Deliberately absent: sending, storing, what was tried of an event.
 
 mod aside;
+mod look;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -330,52 +331,6 @@ impl Lanes {
             None => self.waiting.first().map(|(until, _)| *until),
         }?;
         Some(self.hold_until.map_or(due, |until| due.max(until)))
-    }
-
-    /// What stands in the way.
-    #[must_use]
-    pub fn gate(&self, now: Instant) -> Gate {
-        match (self.hold_until, &self.outage) {
-            (Some(until), _) if until > now => Gate::Held { until },
-            (_, Some(outage)) => Gate::Down { next_probe: outage.next_probe },
-            _ => Gate::Open,
-        }
-    }
-
-    /// How many events wait in memory, and the bytes of their bodies; those of lanes aside not counted.
-    #[must_use]
-    pub fn queued(&self) -> (usize, usize) {
-        (self.queued, self.queued_bytes)
-    }
-
-    /// Requests in flight.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
-    /// Chats that wait for their retry.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting.iter().filter(|(_, key)| key.replay == 0).count()
-    }
-
-    /// When the first chat that waits is tried again.
-    #[must_use]
-    pub fn next_retry(&self) -> Option<Instant> {
-        self.waiting.first().map(|(until, _)| *until)
-    }
-
-    /// Whether a replay has events here.
-    #[must_use]
-    pub fn has_replay(&self, replay: u64) -> bool {
-        self.lanes.keys().any(|key| key.replay == replay)
-    }
-
-    /// How many events of replays wait or are in flight.
-    #[must_use]
-    pub fn replaying(&self) -> usize {
-        self.replaying
     }
 
     fn enlist(&mut self, key: LaneKey, phase: Phase) {

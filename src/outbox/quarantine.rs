@@ -1,0 +1,70 @@
+//! Updates leave quarantine: as events, once they can be read, or discarded. Part of the writer's state. Deliberately absent:
+//! converting (`app::reconvert`), how they come there (`state`).
+
+use super::frame;
+use super::keys;
+use super::kv::{Batch, Kv, KvError};
+use super::log::Logged;
+use super::records::QuarantineRecord;
+use super::requests::Reconverted;
+use super::state::{State, less};
+use crate::domain::event::Source;
+
+impl State {
+    /// Takes updates out of quarantine that can be read now. Those that somebody discarded meanwhile stay discarded.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn reconvert(
+        &mut self,
+        kv: &dyn Kv,
+        batch: &mut Batch,
+        reconverted: Reconverted,
+    ) -> Result<Vec<Logged>, KvError> {
+        let mut events = Vec::new();
+        for (number, event, takers) in reconverted.events {
+            if !self.leave_quarantine(kv, batch, number)? {
+                continue;
+            }
+            match takers.is_empty() {
+                true => self.head.unrouted += 1,
+                false => events.push((event, Source::Live, takers)),
+            }
+        }
+        for (number, reason) in reconverted.unreadable {
+            let key = keys::quarantine(number);
+            let Some(value) = batch.row(kv, &key)? else { continue };
+            let record: QuarantineRecord = frame::parse(&key, &frame::whole(kv, &key, &value)?)?;
+            if record.reason != reason {
+                frame::delete(batch, &key, &value);
+                frame::add(batch, key, &QuarantineRecord { reason, ..record });
+            }
+        }
+        if let Some(replay) = reconverted.done {
+            batch.delete(keys::replay(replay));
+        }
+        Ok(self.take_in(batch, events).1)
+    }
+
+    /// Takes updates out of quarantine for good; answers how many there were.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn discard_quarantined(&mut self, kv: &dyn Kv, batch: &mut Batch, numbers: &[u64]) -> Result<u64, KvError> {
+        let mut count = 0;
+        for number in numbers {
+            count += u64::from(self.leave_quarantine(kv, batch, *number)?);
+        }
+        Ok(count)
+    }
+
+    /// Deletes a row of quarantine; answers whether it was there.
+    fn leave_quarantine(&mut self, kv: &dyn Kv, batch: &mut Batch, number: u64) -> Result<bool, KvError> {
+        let key = keys::quarantine(number);
+        let Some(value) = batch.row(kv, &key)? else { return Ok(false) };
+        frame::delete(batch, &key, &value);
+        self.head.quarantined = less(&key, self.head.quarantined)?;
+        self.dirty.head = true;
+        Ok(true)
+    }
+}
