@@ -6,12 +6,19 @@
 //! <dir>/lock                 flock; "<pid> (<command>)" of who holds it; taken before anything else is read
 //! <dir>/CURRENT              two lines: "format 1", "generation N"; replaced by rename, after the generation is synced
 //! <dir>/generation-NNNNNN/   a sled 0.34 store: segments of 2 MiB, no compression, one tree
+//! <dir>/COMMITS              number of the last durable commit u64 | its CRC-32; written over, never synced
+//! <dir>/SYNC-FAILED          there when a commit failed: the next start copies the store before it trusts it
 //! <dir>/admin.sock           the operator's socket while the service runs
 //! ```
 //!
 //! A newer format than this program's is refused before sled is opened. `CURRENT` must name a generation that is there:
 //! sled would make an empty one. Without `CURRENT`, a generation that holds a checkpoint is damage; one that holds none
-//! is what a process left that died while it made the outbox, and is removed.
+//! is what a process left that died while it made the outbox, and is removed. Any other generation than the one that
+//! `CURRENT` names was not finished, or was replaced, and is removed once that one is open and sound.
+//!
+//! Sound is: it has a head (sled opens a log it cannot read as an empty store), and at least as many commits as `COMMITS`
+//! says (to other damage sled answers by going back to an older state, whole in itself). `COMMITS` is written after a commit
+//! is durable, so it is never ahead; after a power cut it may be older, which is as true.
 //!
 //! # Keys
 //!
@@ -21,6 +28,7 @@
 //! |---|---|---|
 //! | `m/head` | `Head` | tail, next, counts of routed events per destination, of unrouted ones, of repeats; next numbers |
 //! | `m/names` | `Names` | destinations' names and numbers (u16); a number is never used again |
+//! | `m/space` | `Space` | number of commits, bytes under `e/`, `p/`, `x/` and `q/`; in every batch |
 //! | `m/ring` | `Ring` | up to 256 pairs of a moment and the lowest floor then, for `retention` |
 //! | `e/<seq u64>` | `ChunkRecord` | consecutive events: who takes each, and its body |
 //! | `c/<community i64>` | `Checkpoint` | the ts VK is asked with next, when committed, when VK was last heard |
@@ -30,7 +38,7 @@
 //! | `r/<destination><seq>` | `History` | attempts of an event that is still pending |
 //! | `g/<number u64>` | `GapRecord` | what VK lost |
 //! | `q/<number u64>` | `QuarantineRecord` | an update that could not be read |
-//! | `j/<number u64>` | `ReplayRecord` | a replay that is not done |
+//! | `j/<number u64>` | `ReplayRecord` | a replay that is not done; of destination 65535: quarantine, to be converted again |
 //!
 //! # Records
 //!
@@ -57,7 +65,15 @@
 //!   rows of their own under `p/`, and each further one as it is met, until none is left there.
 //! - **Counters ride in the records**: for each destination routed (`m/head`) = pending + delivered + dead + expired +
 //!   discarded (`d/`); pending is what remains.
-//! - **Retention**: the log is deleted from its front, whole chunks, up to the lowest floor of at least `retention` ago.
+//! - **Retention**: the log is deleted from its front, whole chunks, up to the lowest floor of at least `retention` ago; up
+//!   to the lowest floor there is, when room is short. A destination without a worker for which nothing in the log waits has
+//!   no floor; its cursor follows.
+//! - **Relief**: when that is not enough, and under half of the log is pending, what is pending in its front chunk goes aside.
+//! - **Space**: used = min(files, 2 x bytes under `e/ p/ x/ q/`). Polling stops at `max_bytes` of that, or when the volume has
+//!   `min_free_bytes` left, and goes on below nine tenths of the one and above eleven tenths of the other.
+//! - **A new generation** is begun when the files are over 64 MiB and four times what is live, or when room is short and they
+//!   hold slack. Keys are copied in order, in slices between commits; what is written meanwhile below the position goes to
+//!   both; it is synced as it grows, and at its end; then `CURRENT` is renamed.
 //! - **Repeats** are dropped by (community, event id) among the last 10,000 events, read from the log's end when opening.
 //! - **A dead letter** has its event with it; its chunk may go. A replay tries those below `up_to` whose `replay` is less
 //!   than its own number; a success deletes the row, a refusal writes the replay's number into it.
