@@ -307,3 +307,59 @@ async fn nobody_holds_the_bytes_of_others() {
     assert_eq!(back.taken(), [id(2)]);
     bench.assert_sound();
 }
+
+/// The same by numbers: a chat that blocks, a destination that gets nothing, while others' events go by. `SPACE_EVENTS` for a
+/// million of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_chat_costs_what_it_holds_however_much_goes_by() {
+    let count: u64 = std::env::var("SPACE_EVENTS").ok().and_then(|count| count.parse().ok()).unwrap_or(10_000);
+    let mut bench = Bench::new(&["both", "quiet"], Limits { max_bytes: 64 << 20, min_free_bytes: 0 });
+    let (handler, quiet) = (Handler::start().await.expect("a handler"), Handler::start().await.expect("a handler"));
+    let held = |one: &event_router::sim::handler::Received| {
+        one.body.starts_with(b"{\"ts\":1,\"event_id\":\"") && one.event_id.ends_with("f00d")
+    };
+    handler.answer(move |one| if held(one) { Answer::Status(500, "never") } else { Answer::Status(200, "ok") });
+    let workers = [bench.work("both", &handler), bench.work("quiet", &quiet)];
+    let mut blocked = 0;
+    let mut most = 0;
+    for batch in 0..count / 100 {
+        let mut events = Vec::new();
+        for place in 0..100 {
+            // Every hundredth is of the chat that blocks.
+            let number = batch * 100 + place;
+            match place {
+                0 => {
+                    blocked += 1;
+                    events.push((event(number << 16 | 0xf00d, 13, 500), vec![0]));
+                }
+                _ => events.push((event(number << 16, 100 + (place % 30).cast_signed(), 500), vec![0])),
+            }
+        }
+        bench.append(events).await;
+        let waits = bench.stats();
+        most = most.max(waits.live_bytes);
+        if waits.destinations[0].pending > blocked + 5000 {
+            bench.until("the others", |stats| stats.destinations[0].pending < blocked + 500).await;
+        }
+    }
+    bench.until("all others", |stats| stats.destinations[0].pending == blocked).await;
+    let stats = bench.stats();
+    eprintln!(
+        "{count} events, {blocked} of a blocked chat; at most {most} bytes live, {} aside at the end",
+        stats.destinations[0].aside
+    );
+    assert!(most < 64 << 20, "{most}");
+    handler.answer(|_| Answer::Status(200, "ok"));
+    bench.until("the blocked chat", |stats| stats.destinations[0].pending == 0).await;
+    for worker in workers {
+        stopped(worker).await;
+    }
+    bench.assert_sound();
+    let order: Vec<u64> = handler
+        .taken()
+        .iter()
+        .filter(|id| id.ends_with("f00d"))
+        .map(|id| u64::from_str_radix(&id[24..], 16).expect("hex"))
+        .collect();
+    assert!(order.len() as u64 == blocked && order.is_sorted(), "{} of {blocked}", order.len());
+}
