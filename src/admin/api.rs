@@ -71,7 +71,9 @@ pub(super) fn router(door: Door) -> Router {
 }
 
 async fn ready(State(door): State<Door>) -> Response {
-    match not_ready(&door.status.board()) {
+    // A poll that is under way may not have noticed yet.
+    let full = door.outbox.watch_space().borrow().full.as_ref().map(|full| format!("polling: {}", full.words()));
+    match full.or_else(|| not_ready(&door.status.board())) {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }

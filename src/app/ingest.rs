@@ -19,7 +19,6 @@ use crate::domain::event::Source;
 use crate::domain::ids::{GroupId, Ts};
 use crate::domain::time::Moment;
 use crate::outbox::records::QuarantineRecord;
-use crate::outbox::space::forgets_at;
 use crate::outbox::{Append, Outbox, OutboxError};
 use crate::status::Status;
 use crate::vk::wire::{ErrorClass, PollReply, poll_reply};
@@ -115,12 +114,7 @@ impl Intake<'_> {
         let mut space = self.ingest.outbox.watch_space();
         loop {
             let Some(full) = space.borrow_and_update().full.clone() else { return };
-            let forgets = forgets_at(full.since).rfc3339();
-            let words = format!(
-                "stopped for want of room: {}; VK may forget what was not taken from {forgets} on; delivery goes on, and polling will by itself",
-                full.why
-            );
-            self.ingest.status.polling_problem(self.ingest.clock.now(), words, None);
+            self.ingest.status.polling_problem(self.ingest.clock.now(), full.words(), None);
             if space.changed().await.is_err() {
                 return;
             }

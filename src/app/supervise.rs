@@ -46,7 +46,9 @@ impl Tasks {
     /// What ended it, if it was not `stop`.
     pub async fn run(mut self, mut failed: watch::Receiver<Option<OutboxError>>) -> Result<(), RunError> {
         let stop = self.stop.clone();
+        // What the outbox says first is the cause: the tasks fail because of it.
         let ended = tokio::select! {
+            biased;
             () = stop.cancelled() => Ended::Asked,
             failure = failed.wait_for(Option::is_some) => Ended::Outbox(failure.ok().and_then(|failure| failure.clone())),
             Some(task) = self.set.join_next() => Ended::Task(task),

@@ -169,7 +169,10 @@ pub(super) fn all(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("generation-") {
+        // What somebody keeps beside them under a similar name is not ours.
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let digits = name.strip_prefix("generation-").unwrap_or_default();
+        if digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
             found.push(entry.path());
         }
     }

@@ -92,6 +92,7 @@ impl Outbox {
         upkeep.committed(&batch, state.commits());
         // Before anything is asked for, it is known whether there is room.
         upkeep.tend(&shared, state.space.weights.sum(), clock.now()).map_err(told)?;
+        state.last_heard().into_iter().for_each(|heard| upkeep.last_heard(heard));
         let known = names.iter().filter_map(|name| Some((name.clone(), state.names.id_of(name.as_str())?))).collect();
 
         let (requests, inbox) = mpsc::channel(REQUESTS);

@@ -219,8 +219,10 @@ impl Unfinished {
         &self.kv
     }
 
-    /// From now on it is an outbox.
-    pub(super) fn finish(self) -> Result<(), OutboxError> {
+    /// From now on it is an outbox of so many commits. Copied over an older one, its count takes the place of that one's.
+    pub(super) fn finish(self, commits: u64) -> Result<(), OutboxError> {
+        let noted = Directories::new(&self.dir, FIRST).witness(commits);
+        noted.map_err(|error| OutboxError::of_store(&self.dir, &error))?;
         generations::write_current(&self.dir, FIRST).map_err(|error| OutboxError::of_store(&self.dir, &error.into()))
     }
 }
@@ -269,6 +271,11 @@ fn no_current(dir: &Path) -> OutboxError {
 fn create(dir: &Path) -> Result<SledKv, OutboxError> {
     let told = |error: KvError| OutboxError::of_store(dir, &error);
     let disk = |error: io::Error| OutboxError::of_store(dir, &error.into());
+    if let Some(commits) = generations::witnessed(dir).filter(|commits| *commits > 0) {
+        let finding =
+            format!("there is no CURRENT, while {commits} commits were on disk; to begin anew, name another directory");
+        return Err(OutboxError::Damaged { dir: dir.to_owned(), finding });
+    }
     for path in generations::all(dir).map_err(disk)? {
         // A process died while it made this outbox, unless the generation has ever been used.
         if path.join("db").exists() {

@@ -112,7 +112,13 @@ pub struct EventRecord<'a> {
     /// 0: live. 1: fetched back after a gap.
     pub source: u8,
     /// The request body.
+    #[serde(serialize_with = "whole_bytes")]
     pub body: &'a [u8],
+}
+
+/// The same bytes as serde's sequence of numbers, but at once.
+fn whole_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
 }
 
 /// `e/<first>`: consecutive events.

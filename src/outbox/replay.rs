@@ -9,7 +9,7 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::lookup::filter;
 use super::open::Store;
-use super::records::{Names, ReplayFilter};
+use super::records::{Head, Names, ReplayFilter};
 use super::rows::{self, count_dead};
 use super::state::State;
 use super::views::{ListState, ReplayAsked, ReplayMade};
@@ -79,6 +79,10 @@ fn plan_quarantine(kv: &dyn Kv, asked: &ReplayAsked, number: Option<u64>) -> Res
     if asked.selector.destination.is_some() {
         return Ok(Vec::new());
     }
+    // What comes into quarantine from now on is not meant.
+    let head = load::<Head>(kv, keys::HEAD)?.unwrap_or_default();
+    let last = Seq(head.next_quarantined.saturating_sub(1));
+    filter.to = Some(filter.to.map_or(last, |to| to.min(last)));
     let mut matched = 0;
     rows::quarantined(kv, filter.from.unwrap_or_default().0, |number, record| {
         matched += u64::from(filter.takes_quarantined(number, &record));

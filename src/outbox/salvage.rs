@@ -87,10 +87,10 @@ pub fn salvage(from: &Path, into: &Path, now: Moment, progress: &mut dyn FnMut(u
     let witnessed = generations::witnessed(from).unwrap_or(0);
     salvaged.commits_missing = witnessed.saturating_sub(commits);
     let outcome = Salvage::read(&kv, salvaged).and_then(|salvage| salvage.copy(&kv, target.kv(), now, progress));
-    let salvaged = outcome.map_err(told(into))?;
+    let (salvaged, commits) = outcome.map_err(told(into))?;
     drop(kv);
     fs::remove_dir_all(&work).map_err(|error| OutboxError::of_store(into, &error.into()))?;
-    target.finish()?;
+    target.finish(commits)?;
     Ok(salvaged)
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Salvage {
     next: Seq,
     /// The readable events of the log, in pieces without holes, as first and end.
     pieces: Vec<(Seq, Seq)>,
+    /// The highest numbers that are in use: none of them is given again.
+    last_seq: Seq,
     last_quarantined: u64,
     last_replay: u64,
 }
@@ -46,6 +48,7 @@ impl Salvage {
             tail: Seq(1),
             next: Seq(1),
             pieces: Vec::new(),
+            last_seq: Seq(0),
             last_quarantined: 0,
             last_replay: 0,
         };
@@ -105,6 +108,14 @@ impl Salvage {
                     }
                 }
             }
+            (_, Some(b"p/" | b"x/" | b"r/")) => {
+                let seq = key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+                self.last_seq = self.last_seq.max(Seq(seq));
+                if key.starts_with(b"x/") {
+                    let dead: DeadRecord<'_> = frame::parse(key, bytes)?;
+                    self.last_replay = self.last_replay.max(dead.replay);
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -115,7 +126,9 @@ impl Salvage {
         let (first, last) = (self.pieces.first().map(|piece| piece.0), self.pieces.last().map(|piece| piece.1));
         let head = self.head.clone().unwrap_or_default();
         let begin = if self.head.is_some() { head.tail } else { first.unwrap_or(Seq(1)) };
-        self.next = head.next.max(last.unwrap_or(Seq(1)));
+        let known = head.next.max(last.unwrap_or(Seq(1)));
+        // Without a head the log ends where it can be read; its numbers go on behind all that are in use.
+        self.next = if self.head.is_some() { known } else { known.max(self.last_seq.next()) };
         let mut at = begin;
         let mut before: Option<Moment> = None;
         let mut holes = Vec::new();
@@ -124,6 +137,9 @@ impl Salvage {
                 holes.push((at, Seq(from.0 - 1), before, Some(*start)));
             }
             (at, before) = ((*end).max(at), Some(*stop));
+        }
+        if self.next > at && self.head.is_none() && self.pieces.is_empty() {
+            at = self.next;
         }
         if self.next > at {
             holes.push((at, Seq(self.next.0 - 1), before, None));
@@ -148,7 +164,7 @@ impl Salvage {
         to: &dyn Kv,
         now: Moment,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Salvaged, KvError> {
+    ) -> Result<(Salvaged, u64), KvError> {
         let cursors = self.cursors();
         let mut pages = Pages { to, batch: Batch::default(), bytes: 0, space: Space::default() };
         let mut counted: BTreeMap<DestinationId, (u64, u64, u64)> = BTreeMap::new();
@@ -170,7 +186,7 @@ impl Salvage {
         }
         self.write_books(&cursors, &counted, now, &mut pages.batch);
         pages.turn(true)?;
-        Ok(self.told)
+        Ok((self.told, pages.space.commits))
     }
 
     /// The cursors as they will be: within the log that is kept. One that cannot be read settles nothing.
@@ -201,7 +217,12 @@ impl Salvage {
                 for logged in &chunk.events {
                     self.told.events += u64::from(kept);
                     for id in &logged.destinations {
-                        if !cursors.get(id).unwrap_or(&start).waits(logged.queued.seq) {
+                        let seq = logged.queued.seq;
+                        if !cursors.get(id).unwrap_or(&start).waits(seq) {
+                            continue;
+                        }
+                        // Where the cursor is lost, a row tells that an event has left the log.
+                        if !kept && self.is_lost(*id) && has_row(kv, *id, logged)? {
                             continue;
                         }
                         let count = counted.entry(*id).or_default();
@@ -220,12 +241,18 @@ impl Salvage {
                 }
             }
             Some(b"p/") => {
-                frame::parse::<AsideRecord<'_>>(key, bytes)?;
+                let record: AsideRecord<'_> = frame::parse(key, bytes)?;
+                if self.comes_again(row_of(key), record.seq) {
+                    return Ok(());
+                }
                 counted.entry(row_of(key)).or_default().1 += 1;
                 pages.add(key.to_vec(), bytes);
             }
             Some(b"x/") => {
-                frame::parse::<DeadRecord<'_>>(key, bytes)?;
+                let record: DeadRecord<'_> = frame::parse(key, bytes)?;
+                if self.comes_again(row_of(key), record.seq) {
+                    return Ok(());
+                }
                 counted.entry(row_of(key)).or_default().2 += 1;
                 self.told.dead += 1;
                 pages.add(key.to_vec(), bytes);
@@ -248,13 +275,25 @@ impl Salvage {
                 pages.put(keys::gap(self.told.gaps), bytes);
             }
             Some(b"j/") => {
-                self.last_replay = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
+                let number = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
+                self.last_replay = self.last_replay.max(number);
                 pages.put(key.to_vec(), bytes);
             }
             Some(b"r/") => pages.put(key.to_vec(), bytes),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether a destination's cursor cannot be read: all of the log is sent to it again.
+    fn is_lost(&self, id: DestinationId) -> bool {
+        self.destinations.get(&id).is_none_or(|record| Cursor::from_record(&record.cursor).is_none())
+    }
+
+    /// Whether a row's event is sent again from the log that is kept: then it needs no row.
+    fn comes_again(&self, id: DestinationId, seq: Seq) -> bool {
+        let in_log = seq >= self.tail && self.pieces.iter().any(|(first, end)| seq >= *first && seq < *end);
+        in_log && self.is_lost(id)
     }
 
     /// Head, names and destinations, their counts as they are now.
@@ -302,6 +341,12 @@ fn within(cursor: &Cursor, tail: Seq, next: Seq) -> Cursor {
     }
     cut.looked(cursor.horizon().min(next));
     cut
+}
+
+/// Whether an event that a destination takes was moved aside, or is dead.
+fn has_row(kv: &dyn Kv, id: DestinationId, logged: &Logged) -> Result<bool, KvError> {
+    let (lane, seq) = (logged.queued.event.lane(), logged.queued.seq);
+    Ok(kv.get(&keys::aside(id, lane, seq))?.is_some() || kv.get(&keys::dead(id, seq))?.is_some())
 }
 
 fn row_of(key: &[u8]) -> DestinationId {

@@ -7,8 +7,10 @@ use super::kv::{Kv, KvError, Pair};
 
 /// How many keys are read at a time.
 const PAGE_KEYS: usize = 32;
-/// How many bytes of a key are looked at to find the end of a hole.
-const PROBE_BYTES: usize = 16;
+/// How many bytes of a key are looked at to find the end of a hole: more than any key has.
+const PROBE_BYTES: usize = 32;
+/// The longest key, with the number of a part.
+const KEY_BYTES: usize = keys::ASIDE_LEN + 2;
 
 /// What is found.
 pub(super) enum Found<'a> {
@@ -107,39 +109,147 @@ fn around_hole(kv: &dyn Kv, at: &[u8], to: &[u8]) -> Result<(Vec<Pair>, Option<V
             Err(error) => return Err(error),
         }
     }
-    // Ever longer jumps until something answers, then back to the shortest one that does.
-    let origin = number(&at);
-    let mut jump = 1u128;
-    let last = loop {
-        let Some(target) = origin.checked_add(jump).filter(|target| bytes(*target).as_slice() < to) else {
+    // Ever longer jumps until something answers, then back to the shortest one that does. A jump of 2^bit is made in the
+    // last places of the key first: what cannot be read is a page of the store, so what lies behind it answers again.
+    let origin = wide(&at);
+    let lowest = 8 * (PROBE_BYTES - KEY_BYTES);
+    let reads = |target: &[u8]| match kv.scan(target, to, 1) {
+        Ok(_) => Ok(true),
+        Err(KvError::Damaged(_)) => Ok(false),
+        Err(error) => Err(error),
+    };
+    let mut bit = lowest;
+    let first = loop {
+        let Some(target) = plus(&origin, bit).filter(|target| target.as_slice() < to) else {
             return Ok((before, None));
         };
-        match kv.scan(&bytes(target), to, 1) {
-            Ok(_) => break jump,
-            Err(KvError::Damaged(_)) => jump = jump.saturating_mul(2),
-            Err(error) => return Err(error),
+        if reads(&target)? {
+            break target;
         }
+        bit += 1;
     };
-    let (mut fails, mut answers) = (last / 2, last);
-    while answers - fails > 1 {
-        let middle = fails + (answers - fails) / 2;
-        match kv.scan(&bytes(origin + middle), to, 1) {
-            Ok(_) => answers = middle,
-            Err(KvError::Damaged(_)) => fails = middle,
-            Err(error) => return Err(error),
-        }
+    // Everything up to here fails; it is moved up, bit by bit, as far as it still does.
+    let mut fails = if bit == lowest { origin } else { plus(&origin, bit - 1).unwrap_or(origin) };
+    let mut answers = first;
+    for smaller in (lowest..bit.saturating_sub(1)).rev() {
+        let Some(target) = plus(&fails, smaller) else { break };
+        if reads(&target)? { answers = target } else { fails = target }
     }
-    Ok((before, Some(bytes(origin + answers))))
+    Ok((before, Some(answers.to_vec())))
 }
 
-/// The first bytes of a key as a number, so that keys can be jumped over.
-fn number(key: &[u8]) -> u128 {
+/// The first bytes of a key, filled up with zeros.
+fn wide(key: &[u8]) -> [u8; PROBE_BYTES] {
     let mut bytes = [0; PROBE_BYTES];
     let length = key.len().min(PROBE_BYTES);
     bytes[..length].copy_from_slice(&key[..length]);
-    u128::from_be_bytes(bytes)
+    bytes
 }
 
-fn bytes(number: u128) -> Vec<u8> {
-    number.to_be_bytes().to_vec()
+/// A key as a number, and 2^`bit` more; nothing when that is no key any more.
+fn plus(key: &[u8; PROBE_BYTES], bit: usize) -> Option<[u8; PROBE_BYTES]> {
+    let mut sum = *key;
+    let mut place = PROBE_BYTES.checked_sub(1 + bit / 8)?;
+    let mut carry = 1u16 << (bit % 8);
+    loop {
+        let total = u16::from(sum[place]) + carry;
+        sum[place] = u8::try_from(total & 0xff).unwrap_or_default();
+        carry = total >> 8;
+        if carry == 0 {
+            return Some(sum);
+        }
+        place = place.checked_sub(1)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::kv::{Batch, Disk};
+    use crate::sim::kv::MemoryKv;
+
+    /// A store in which a range of keys cannot be read.
+    struct Torn {
+        kv: MemoryKv,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    }
+
+    impl Torn {
+        fn meets(&self, page: &[Pair]) -> Result<(), KvError> {
+            match page.iter().any(|(key, _)| *key >= self.from && *key < self.to) {
+                true => Err(KvError::Damaged("torn".to_owned())),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Kv for Torn {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+            self.kv.get(key)
+        }
+
+        fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+            let page = self.kv.scan(from, to, limit)?;
+            self.meets(&page)?;
+            Ok(page)
+        }
+
+        fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, KvError> {
+            self.kv.last(from, to)
+        }
+
+        fn apply(&self, batch: &Batch) -> Result<(), KvError> {
+            self.kv.apply(batch)
+        }
+
+        fn sync(&self) -> Result<(), KvError> {
+            self.kv.sync()
+        }
+
+        fn disk(&self) -> Result<Disk, KvError> {
+            self.kv.disk()
+        }
+    }
+
+    /// Whatever is torn, everything else is found, and one hole is told.
+    fn found(all: &[Vec<u8>], torn: std::ops::Range<usize>) {
+        let kv = MemoryKv::default();
+        let mut batch = Batch::default();
+        all.iter().for_each(|key| frame::put(&mut batch, key.clone(), &7u64));
+        kv.commit(&batch).expect("committed");
+        let torn_kv = Torn { kv, from: all[torn.start].clone(), to: all[torn.end].clone() };
+        let (mut read, mut holes) = (Vec::new(), 0);
+        everything(&torn_kv, &[], &[u8::MAX], &mut |found| {
+            match found {
+                Found::Record { key, .. } => read.push(key.to_vec()),
+                Found::Hole(_) => holes += 1,
+            }
+            Ok(())
+        })
+        .expect("read");
+        let kept: Vec<Vec<u8>> = all[..torn.start].iter().chain(&all[torn.end..]).cloned().collect();
+        assert_eq!((read.len(), holes), (kept.len(), 1));
+        assert_eq!(read, kept);
+    }
+
+    #[test]
+    fn a_hole_in_chunks_is_passed_over_and_nothing_else() {
+        let all: Vec<_> = (1..200u64).map(|seq| keys::chunk(crate::domain::ids::Seq(seq * 37))).collect();
+        found(&all, 0..1);
+        found(&all, 50..51);
+        found(&all, 31..97);
+    }
+
+    #[test]
+    fn a_hole_in_one_chat_does_not_take_the_chats_behind_it() {
+        use crate::domain::ids::{Lane, LaneOf, Seq};
+        let key = |number: u64| {
+            let lane = Lane { group: 1, of: LaneOf::Peer(2_000_000_000 + (number / 10).cast_signed()) };
+            keys::aside(1, lane, Seq(number))
+        };
+        let all: Vec<_> = (0..200).map(key).collect();
+        found(&all, 13..14);
+        found(&all, 15..35);
+    }
 }

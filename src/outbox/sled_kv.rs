@@ -23,6 +23,12 @@ const SEGMENT_BYTES: usize = 2 << 20;
 /// What sled may keep of pages in memory.
 const CACHE_BYTES: u64 = 32 << 20;
 
+/// sled files what was looked at in 256 shards, and weighs the pages of a shard against its part of the cache only when so
+/// many looks have come together there. A scan looks at each page a few times: it would keep gigabytes.
+const LOOKS_UNTIL_WEIGHED: usize = 65;
+/// After how many bytes of values a scan sees to that: about a page of a full log.
+const WEIGHED_BYTES: usize = 128 << 10;
+
 /// How long sled's own lock is waited for. Nobody else can have the store, for the outbox's lock is taken first; but sled's
 /// threads may hold a file for a moment after its last handle is gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -140,11 +146,18 @@ impl Kv for SledKv {
             return Ok(Vec::new());
         }
         caught(|| {
-            self.db
-                .range(from..to)
-                .take(limit)
-                .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())))
-                .collect()
+            let mut pairs = Vec::new();
+            let mut unweighed = 0;
+            for pair in self.db.range(from..to).take(limit) {
+                let (key, value) = pair?;
+                unweighed += value.len();
+                if unweighed >= WEIGHED_BYTES {
+                    unweighed = 0;
+                    (0..LOOKS_UNTIL_WEIGHED).try_for_each(|_| self.db.contains_key(&key).map(drop))?;
+                }
+                pairs.push((key.to_vec(), value.to_vec()));
+            }
+            Ok(pairs)
         })
     }
 

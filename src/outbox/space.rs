@@ -56,6 +56,18 @@ pub struct Full {
     pub since: Moment,
 }
 
+impl Full {
+    /// For people: what has stopped, why, and what becomes of it.
+    #[must_use]
+    pub fn words(&self) -> String {
+        format!(
+            "stopped for want of room: {}; VK may forget what was not taken from {} on; delivery goes on, and polling will by itself",
+            self.why,
+            forgets_at(self.since).rfc3339()
+        )
+    }
+}
+
 /// The state of affairs; nothing is remembered of it on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {

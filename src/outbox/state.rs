@@ -147,6 +147,12 @@ impl State {
         self.checkpoints.get(&group.get())
     }
 
+    /// When VK was last heard, of any community.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Moment> {
+        self.checkpoints.values().map(|checkpoint| checkpoint.heard).max()
+    }
+
     /// Gives each name a number; a new destination begins at the head and gets no older event.
     pub fn register(&mut self, batch: &mut Batch, names: &[String]) {
         for name in names {

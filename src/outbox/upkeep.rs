@@ -15,8 +15,9 @@ use crate::domain::time::Moment;
 
 /// How often the volume is asked while there are commits.
 const MEASURE_EVERY: Duration = Duration::from_millis(250);
-/// It is asked at once when what is live has changed by this part of the limit.
+/// It is asked at once when what is live has changed by this part of the limit, or by that part of what was free.
 const MEASURE_STEPS: u64 = 128;
+const FREE_STEPS: u64 = 16;
 /// A store smaller than this is never copied.
 const COPY_ABOVE_BYTES: u64 = 64 << 20;
 /// A store is copied when its files are so many times what is live.
@@ -48,6 +49,15 @@ impl Upkeep {
         self.space.borrow().clone()
     }
 
+    /// The service starts without room: VK was last heard before, and that is what counts.
+    pub(super) fn last_heard(&self, heard: Moment) {
+        self.space.send_modify(|space| {
+            if let Some(full) = &mut space.full {
+                full.since = full.since.min(heard);
+            }
+        });
+    }
+
     /// Whether there is something to do at once.
     pub(super) fn is_busy(&self) -> bool {
         self.copying.is_some()
@@ -70,7 +80,9 @@ impl Upkeep {
     /// # Errors
     /// When it is not certain any more which store is opened next.
     pub(super) fn tend(&mut self, shared: &Shared, live: u64, now: Moment) -> Result<(), KvError> {
-        let grown = live.abs_diff(self.space.borrow().usage.live) > self.limits.max_bytes / MEASURE_STEPS;
+        let last = self.space.borrow().usage;
+        let step = (self.limits.max_bytes / MEASURE_STEPS).min(last.disk.free / FREE_STEPS);
+        let grown = live.abs_diff(last.live) > step;
         if grown || self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
             match shared.kv().disk() {
                 Ok(disk) => self.measure(Usage { disk, live }, now),

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -75,6 +75,7 @@ impl Writer {
     fn run(mut self, timer: &tokio::runtime::Runtime) {
         // What the last process left undone is done at once.
         let mut more_to_trim = true;
+        let mut asked = None;
         loop {
             let hurry = more_to_trim || self.upkeep.is_busy();
             let requests = match self.wait(timer, hurry) {
@@ -82,7 +83,6 @@ impl Writer {
                 Wait::Tick => Vec::new(),
                 Wait::Ended => return,
             };
-            let idle = requests.is_empty() && !hurry;
             let mut debts = Vec::new();
             let mut closing = false;
             let outcome = self.commit(requests, &mut debts, &mut closing);
@@ -97,11 +97,13 @@ impl Writer {
                     more_to_trim = left.more;
                     if let Some(seq) = left.relief {
                         // Who could not give way at once is asked again, but not in a hurry.
-                        self.relief.send_if_modified(|asked| {
-                            let news = idle || *asked != seq;
+                        let late = asked.is_none_or(|at: Instant| at.elapsed() >= IDLE_TICK);
+                        let told = self.relief.send_if_modified(|asked| {
+                            let news = late || *asked != seq;
                             *asked = seq;
                             news
                         });
+                        asked = if told { Some(Instant::now()) } else { asked };
                     }
                 }
                 Err(error) => {

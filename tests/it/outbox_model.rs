@@ -357,7 +357,8 @@ impl Bench {
     }
 
     fn check(&self) {
-        let stats = inspect::stats(&self.kv(), "memory", self.clock.now()).expect("stats");
+        // The writer may be deleting or copying meanwhile.
+        let stats = inspect::steady(&self.kv(), |kv| inspect::stats(kv, "memory", self.clock.now())).expect("stats");
         let model = &self.model;
         assert_eq!(stats.checkpoints.first().map(|c| c.ts.clone()), model.ts.map(|ts| ts.to_string()));
         assert_eq!((stats.repeats, stats.quarantined, stats.gaps), (model.repeats, model.quarantined, model.gaps));
@@ -377,12 +378,17 @@ impl Bench {
                     limit: Some(10_000),
                     ..Selector::default()
                 };
-                let listed: Vec<u64> =
-                    lookup::list(&self.kv(), &selector).expect("listed").iter().filter_map(|row| row.seq).collect();
+                let listed: Vec<u64> = inspect::steady(&self.kv(), |kv| lookup::list(kv, &selector))
+                    .expect("listed")
+                    .iter()
+                    .filter_map(|row| row.seq)
+                    .collect();
                 assert_eq!(listed, of(standing), "{name} {state:?}");
             }
             if let Some(seq) = of(Standing::Dead).into_iter().chain(of(Standing::Pending)).next() {
-                let shown = lookup::show(&self.kv(), &model.events[&seq].0).expect("read").expect("found by its id");
+                let shown = inspect::steady(&self.kv(), |kv| lookup::show(kv, &model.events[&seq].0))
+                    .expect("read")
+                    .expect("found by its id");
                 assert_eq!(shown.row.seq, Some(seq));
                 let state =
                     shown.row.deliveries.iter().find(|delivery| delivery.destination == name).expect("listed").state;
