@@ -88,6 +88,13 @@ impl Status {
         board.polling.answers += 1;
     }
 
+    /// What was in the way of polling is gone; whether VK answers is not known yet.
+    pub fn polling_goes_on(&self) {
+        let mut board = self.lock();
+        board.polling.problem = None;
+        board.polling.next_try = None;
+    }
+
     /// Something is in the way of polling; the moment of the first trouble stays.
     pub fn polling_problem(&self, at: Moment, words: String, next_try: Option<Moment>) {
         let mut board = self.lock();

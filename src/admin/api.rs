@@ -12,6 +12,7 @@ use super::live::{not_ready, overlay};
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
 use crate::outbox::keys::QUARANTINE;
+use crate::outbox::kv::Kv;
 use crate::outbox::space::forgets_at;
 use crate::outbox::verify::{Verified, verify};
 use crate::outbox::views::{
@@ -133,8 +134,12 @@ async fn check_all(State(door): State<Door>) -> Result<Json<Verified>, Trouble> 
 
 async fn discard(State(door): State<Door>, Json(asked): Json<ReplayAsked>) -> Result<Json<Discarded>, Trouble> {
     let dry_run = asked.dry_run;
-    let plans = door.outbox.read_store(move |kv| replay::plan(kv, &asked)).await?;
-    let mut told = Discarded { matched: 0, done: !dry_run };
+    let look = move |kv: &dyn Kv| {
+        let end = asked.up_to.map_or_else(|| replay::quarantine_end(kv), Ok)?;
+        Ok((end, replay::plan(kv, &ReplayAsked { up_to: Some(end), ..asked.clone() })?))
+    };
+    let (end, plans) = door.outbox.read_store(look).await?;
+    let mut told = Discarded { matched: 0, done: !dry_run, up_to: Some(end) };
     for plan in plans.into_iter().filter(|plan| plan.destination == QUARANTINE) {
         if dry_run {
             told.matched += plan.matched;

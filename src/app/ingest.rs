@@ -112,8 +112,15 @@ impl Intake<'_> {
     /// Waits while the outbox has no room: VK keeps what is not taken, for a while.
     async fn wait_for_room(&mut self) {
         let mut space = self.ingest.outbox.watch_space();
+        let mut waited = false;
         loop {
-            let Some(full) = space.borrow_and_update().full.clone() else { return };
+            let Some(full) = space.borrow_and_update().full.clone() else {
+                if waited {
+                    self.ingest.status.polling_goes_on();
+                }
+                return;
+            };
+            waited = true;
             self.ingest.status.polling_problem(self.ingest.clock.now(), full.words(), None);
             if space.changed().await.is_err() {
                 return;

@@ -40,13 +40,24 @@ impl Access {
 
     /// Finds the way.
     pub(super) async fn find(dir: &Path) -> Result<Self, Failure> {
+        match Self::patiently(dir, || Store::open_existing(dir, "outbox", Duration::ZERO)).await? {
+            Found::Live(live) => Ok(Self::Live(live)),
+            Found::Offline(store) => Ok(Self::Offline(store)),
+        }
+    }
+
+    /// Finds the running service, or opens the directory; one that is just starting is waited for.
+    pub(super) async fn patiently<T>(
+        dir: &Path,
+        open: impl Fn() -> Result<T, OutboxError>,
+    ) -> Result<Found<T>, Failure> {
         let start = std::time::Instant::now();
         loop {
             if let Some(live) = Live::knock(dir).await? {
-                return Ok(Self::Live(live));
+                return Ok(Found::Live(live));
             }
-            match Store::open_existing(dir, "outbox", Duration::ZERO) {
-                Ok(store) => return Ok(Self::Offline(store)),
+            match open() {
+                Ok(opened) => return Ok(Found::Offline(opened)),
                 // Whoever holds the lock may be about to listen.
                 Err(OutboxError::Locked { .. }) if start.elapsed() < START_PATIENCE => tokio::time::sleep(PAUSE).await,
                 Err(error @ OutboxError::Locked { .. }) => {
@@ -60,6 +71,14 @@ impl Access {
             }
         }
     }
+}
+
+/// The service, or what was opened because it does not run.
+pub(super) enum Found<T> {
+    /// It runs.
+    Live(Live),
+    /// It does not.
+    Offline(T),
 }
 
 /// The running service.

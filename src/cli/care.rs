@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::access::{Access, Live};
+use super::access::{Access, Found, Live};
 use super::args::{CareVerb, SelectorArgs, StateArg};
 use super::exit::{Exit, Failure, say};
-use super::outbox::{look, plain, print};
+use super::outbox::{look, plain, print, tell_offline};
 use crate::clock::Clock;
 use crate::outbox::salvage::{Salvaged, salvage};
 use crate::outbox::space::people;
@@ -30,15 +30,16 @@ pub(super) async fn run(dir: &Path, verb: CareVerb, json: bool) -> Result<Exit, 
 
 /// Reads everything and checks it. Damage is exit 65.
 async fn run_verify(dir: &Path, json: bool) -> Result<Exit, Failure> {
-    let told: Verified = match Live::knock(dir).await? {
-        Some(live) => {
+    let open = || Store::open_to_verify(dir, "outbox verify", Duration::ZERO);
+    let told: Verified = match Access::patiently(dir, open).await? {
+        Found::Live(live) => {
             if !json {
                 eprintln!("live: the service runs and goes on writing; its own store is read");
             }
             live.get_slowly("/api/v1/verify").await?
         }
-        None => {
-            let (store, finding) = Store::open_to_verify(dir, "outbox verify", Duration::ZERO)?;
+        Found::Offline((store, finding)) => {
+            tell_offline(dir, json);
             let bar = progress();
             let told = verify(store.kv.as_ref(), &mut |read, of| {
                 bar.set_length(of.max(read));
@@ -145,6 +146,9 @@ fn salvaged(told: &Salvaged) -> String {
 /// Events as lines of JSON.
 async fn run_export(dir: &Path, selector: SelectorArgs) -> Result<Exit, Failure> {
     let access = Access::find(dir).await?;
+    if matches!(access, Access::Offline(_)) {
+        tell_offline(dir, false);
+    }
     let mut selector = selector.selector(Clock::system().now()).map_err(Failure::usage)?;
     loop {
         let page: Exported = match &access {
@@ -183,8 +187,11 @@ async fn run_discard(
         plain(id)?;
     }
     let mut access = Access::find(dir).await?;
+    if matches!(access, Access::Offline(_)) {
+        tell_offline(dir, json);
+    }
     let selector = selector.selector(Clock::system().now()).map_err(Failure::usage)?;
-    let asked = ReplayAsked { id, selector, dry_run: true };
+    let asked = ReplayAsked { id, selector, dry_run: true, up_to: None };
     let would = discard(&mut access, &asked).await?;
     if would.matched == 0 {
         return print(json, &would, |_| "nothing matches\n".to_owned());
@@ -192,7 +199,7 @@ async fn run_discard(
     if !yes {
         agreed(would.matched)?;
     }
-    let done = discard(&mut access, &ReplayAsked { dry_run: false, ..asked }).await?;
+    let done = discard(&mut access, &ReplayAsked { dry_run: false, up_to: would.up_to, ..asked }).await?;
     print(json, &done, |done| format!("{} update(s) in quarantine are discarded\n", done.matched))
 }
 
@@ -208,7 +215,7 @@ async fn discard(access: &mut Access, asked: &ReplayAsked) -> Result<Discarded, 
                     replay::discard(store, &plans).map_err(|error| OutboxError::of_store(&dir, &error))?
                 }
             };
-            Ok(Discarded { matched, done: !asked.dry_run })
+            Ok(Discarded { matched, done: !asked.dry_run, up_to: None })
         }
     }
 }

@@ -22,8 +22,8 @@ use crate::outbox::{OutboxError, Store, inspect, lookup, replay};
 pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Failure> {
     let now = Clock::system().now();
     let mut access = Access::find(dir).await?;
-    if matches!(access, Access::Offline(_)) && !json {
-        eprintln!("offline: the service does not run; {} is read as it was left", dir.display());
+    if matches!(access, Access::Offline(_)) {
+        tell_offline(dir, json);
     }
     match verb {
         Verb::Stats => {
@@ -64,6 +64,13 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
             print(json, &gaps, |gaps| render_gaps(gaps, now))
         }
         Verb::Replay { id, selector, dry_run, yes } => make_replay(&mut access, id, selector, dry_run, yes, json).await,
+    }
+}
+
+/// Says that a directory is looked into, and no service asked.
+pub(super) fn tell_offline(dir: &Path, json: bool) {
+    if !json {
+        eprintln!("offline: the service does not run; {} is read as it was left", dir.display());
     }
 }
 
@@ -111,7 +118,8 @@ async fn make_replay(
         plain(id)?;
     }
     let selector = selector.selector(Clock::system().now()).map_err(Failure::usage)?;
-    let plan = ask(access, &ReplayAsked { id: id.clone(), selector: selector.clone(), dry_run: true }).await?;
+    let plan =
+        ask(access, &ReplayAsked { id: id.clone(), selector: selector.clone(), dry_run: true, up_to: None }).await?;
     let count: u64 = plan.iter().map(|made| made.matched).sum();
     if dry_run || count == 0 {
         return print(json, &plan, |plan| replays(plan, "would be replayed"));
@@ -120,7 +128,7 @@ async fn make_replay(
         agreed(&plan, count)?;
     }
     let live = matches!(access, Access::Live(_));
-    let made = ask(access, &ReplayAsked { id, selector, dry_run: false }).await?;
+    let made = ask(access, &ReplayAsked { id, selector, dry_run: false, up_to: None }).await?;
     let done = if live { "are being replayed" } else { "will be replayed at the next start" };
     print(json, &made, |made| replays(made, done))
 }

@@ -63,7 +63,7 @@ pub(super) fn render(stats: &Stats) -> String {
     line(format!("also        {}", counts.map(|(name, count)| format!("{count} {name}")).join(", ")));
     for replay in &stats.replays {
         line(format!(
-            "replay      number {} to {}: {} dead letters, asked for {}",
+            "replay      number {} of {}: {} rows, asked for {}",
             replay.number,
             replay.destination,
             replay.matched,

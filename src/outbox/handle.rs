@@ -77,7 +77,7 @@ impl Outbox {
         let mut upkeep = Upkeep::new(generations, settings.limits, space_sender);
         let shared = Shared { kv: RwLock::new(kv), dir: dir.clone(), window: Window::default(), _lock: lock };
         let shared = Arc::new(shared);
-        upkeep.copy_suspect(&shared).map_err(told)?;
+        upkeep.copy_suspect(&shared, state.space.weights.sum()).map_err(told)?;
         let mut batch = Batch::default();
         let texts: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
         state.register(&mut batch, &texts);

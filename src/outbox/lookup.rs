@@ -21,7 +21,7 @@ use crate::domain::time::Moment;
 /// How many rows a list has unless it is told.
 pub const DEFAULT_LIMIT: u64 = 50;
 /// How many rows, and about how many bytes, one page of an export has.
-const EXPORT_ROWS: u64 = 256;
+const EXPORT_ROWS: u64 = MAX_LIMIT;
 const EXPORT_BYTES: usize = 4 << 20;
 /// The most rows that a list has.
 pub const MAX_LIMIT: u64 = 10_000;
@@ -31,7 +31,27 @@ pub const MAX_LIMIT: u64 = 10_000;
 /// # Errors
 /// When the store cannot be read.
 pub fn list(kv: &dyn Kv, selector: &Selector) -> Result<Vec<Row>, KvError> {
-    look(kv, selector, false)
+    Ok(look(kv, selector, false)?.rows)
+}
+
+/// Rows in the order of their positions, and whether there may be more.
+struct FoundRows {
+    rows: Vec<Row>,
+    bytes: usize,
+    limit: usize,
+    more: bool,
+}
+
+impl FoundRows {
+    fn is_full(&self) -> bool {
+        self.more || self.rows.len() >= self.limit || self.bytes >= EXPORT_BYTES
+    }
+
+    fn push(&mut self, row: Row) {
+        self.bytes += row.content.as_ref().map_or(0, Vec::len);
+        self.rows.push(row);
+        self.more = self.is_full();
+    }
 }
 
 /// `outbox export`: a page of what a selector takes, as lines of JSON.
@@ -39,20 +59,11 @@ pub fn list(kv: &dyn Kv, selector: &Selector) -> Result<Vec<Row>, KvError> {
 /// # Errors
 /// When the store cannot be read.
 pub fn export(kv: &dyn Kv, selector: &Selector) -> Result<Exported, KvError> {
-    let rows = look(kv, &Selector { limit: Some(EXPORT_ROWS), ..selector.clone() }, true)?;
-    let more = rows.len() as u64 == EXPORT_ROWS;
+    let found = look(kv, &Selector { limit: Some(EXPORT_ROWS), ..selector.clone() }, true)?;
     let mut page = Exported { lines: Vec::new(), next: None };
-    let mut bytes = 0;
-    for row in rows {
-        let number = row.seq.or(row.quarantine).unwrap_or_default();
-        if bytes > EXPORT_BYTES {
-            page.next = Some(number);
-            return Ok(page);
-        }
-        let content = row.content.unwrap_or_default();
-        bytes += content.len();
-        page.lines.push(line(&content)?);
-        page.next = more.then_some(number + 1);
+    for row in found.rows {
+        page.next = row.seq.or(row.quarantine).filter(|_| found.more).map(|number| number + 1);
+        page.lines.push(line(&row.content.unwrap_or_default())?);
     }
     Ok(page)
 }
@@ -68,7 +79,7 @@ fn line(content: &[u8]) -> Result<Box<RawValue>, KvError> {
     RawValue::from_string(text).or_else(no_json).map_err(|error| KvError::Damaged(error.to_string()))
 }
 
-fn look(kv: &dyn Kv, selector: &Selector, contents: bool) -> Result<Vec<Row>, KvError> {
+fn look(kv: &dyn Kv, selector: &Selector, contents: bool) -> Result<FoundRows, KvError> {
     let limit = usize::try_from(selector.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)).unwrap_or(usize::MAX);
     if selector.state == Some(ListState::Quarantined) {
         return quarantined(kv, selector, limit, contents);
@@ -80,10 +91,10 @@ fn look(kv: &dyn Kv, selector: &Selector, contents: bool) -> Result<Vec<Row>, Kv
     let from = if selector.state == Some(ListState::Dead) { books.head.next } else { books.head.tail };
     let mut at = from.max(Seq(selector.from_seq.unwrap_or(0)));
     let end = selector.to_seq.map_or(books.head.next, |to| Seq(to.saturating_add(1)).min(books.head.next));
-    while at < end && found.len() < limit {
+    while at < end && !found.is_full() {
         for chunk in log::read(kv, at, books.head.next, READ_BYTES)? {
             for logged in chunk.events.iter().filter(|logged| logged.queued.seq >= at && logged.queued.seq < end) {
-                if found.len() < limit
+                if !found.is_full()
                     && let Some(row) = looker.row(logged, selector)?
                 {
                     found.push(row);
@@ -145,6 +156,34 @@ fn shown(row: Row, body: &[u8]) -> Result<Shown, KvError> {
     let body = RawValue::from_string(text)
         .map_err(|error| KvError::Damaged(format!("the body of event {} is no JSON: {error}", row.event_id)))?;
     Ok(Shown { row, body: Some(body), raw: None })
+}
+
+/// The first rows by their positions, of rows that come in no order.
+struct First {
+    rows: BTreeMap<Seq, Row>,
+    bytes: usize,
+    limit: usize,
+    /// There were more.
+    cut: bool,
+}
+
+impl First {
+    fn add(&mut self, seq: Seq, delivery: DeliveryView, row: impl FnOnce(DeliveryView) -> Row) {
+        let size = |row: &Row| row.content.as_ref().map_or(0, Vec::len);
+        match self.rows.get_mut(&seq) {
+            Some(row) => row.deliveries.push(delivery),
+            None => {
+                let row = row(delivery);
+                self.bytes += size(&row);
+                self.rows.insert(seq, row);
+            }
+        }
+        while self.rows.len() > self.limit || (self.bytes > EXPORT_BYTES && self.rows.len() > 1) {
+            let Some((_, row)) = self.rows.pop_last() else { break };
+            self.bytes -= size(&row);
+            self.cut = true;
+        }
+    }
 }
 
 /// Turns stored things into rows.
@@ -221,18 +260,9 @@ impl Looker<'_> {
 
     /// Rows whose chunk may be gone: dead letters, and what was moved aside. Those still in the log are found there,
     /// except dead letters when only those are asked for.
-    fn outside_the_log(&self, selector: &Selector, limit: usize) -> Result<Vec<Row>, KvError> {
+    fn outside_the_log(&self, selector: &Selector, limit: usize) -> Result<FoundRows, KvError> {
         let only_dead = selector.state == Some(ListState::Dead);
-        let mut found: BTreeMap<Seq, Row> = BTreeMap::new();
-        let mut add = |seq: Seq, event: &EventRecord<'_>, delivery: DeliveryView| {
-            match found.get_mut(&seq) {
-                Some(row) => row.deliveries.push(delivery),
-                None => drop(found.insert(seq, self.row_of(seq, event, vec![delivery]))),
-            }
-            while found.len() > limit {
-                found.pop_last();
-            }
-        };
+        let mut first = First { rows: BTreeMap::new(), bytes: 0, limit, cut: false };
         for id in self.books.destinations.keys().copied() {
             let name = self.books.names.name_of(id);
             if selector.destination.as_ref().is_some_and(|wanted| wanted != name) {
@@ -243,7 +273,9 @@ impl Looker<'_> {
                     let inside = dead.seq >= self.books.head.tail && !only_dead;
                     if !inside && takes(selector, dead.seq, &dead.event) {
                         let (seq, event) = (dead.seq, dead.event.clone());
-                        add(seq, &event, self.dead(id, dead));
+                        first.add(seq, self.dead(id, dead), |delivery| self.row_of(seq, &event, vec![delivery]));
+                        // They come in order: what follows would be cut off again.
+                        return Ok(first.rows.contains_key(&seq));
                     }
                     Ok(true)
                 })?;
@@ -251,13 +283,14 @@ impl Looker<'_> {
             if state_fits(selector, DeliveryState::Pending) && !only_dead {
                 rows::aside_events(self.kv, id, |seq, event| {
                     if seq < self.books.head.tail && takes(selector, seq, &event) {
-                        add(seq, &event, self.pending(id, seq)?);
+                        first.add(seq, self.pending(id, seq)?, |delivery| self.row_of(seq, &event, vec![delivery]));
                     }
                     Ok(true)
                 })?;
             }
         }
-        Ok(found.into_values().collect())
+        let (bytes, cut) = (first.bytes, first.cut);
+        Ok(FoundRows { rows: first.rows.into_values().collect(), bytes, limit, more: cut })
     }
 
     fn show_outside_the_log(&self, seq: Option<Seq>, event_id: &str) -> Result<Option<Shown>, KvError> {
@@ -317,15 +350,15 @@ impl Looker<'_> {
     }
 }
 
-fn quarantined(kv: &dyn Kv, selector: &Selector, limit: usize, contents: bool) -> Result<Vec<Row>, KvError> {
-    let mut found = Vec::new();
+fn quarantined(kv: &dyn Kv, selector: &Selector, limit: usize, contents: bool) -> Result<FoundRows, KvError> {
+    let mut found = FoundRows { rows: Vec::new(), bytes: 0, limit, more: false };
     let filter = filter(selector, None);
     rows::quarantined(kv, selector.from_seq.unwrap_or(0), |number, record| {
         if selector.destination.is_none() && filter.takes_quarantined(number, &record) {
             let raw = contents.then(|| record.raw.clone());
             found.push(Row { content: raw, ..quarantine_row(number, record) });
         }
-        Ok(found.len() < limit)
+        Ok(!found.is_full())
     })?;
     Ok(found)
 }

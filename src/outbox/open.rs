@@ -160,6 +160,10 @@ impl Store {
         if batch.is_empty() {
             return Ok(());
         }
+        if self.generations.is_suspect() {
+            let words = "a commit of an earlier process failed: start the service once, which copies the outbox before it trusts it";
+            return Err(KvError::Io(io::Error::other(words)));
+        }
         self.kv.commit(&batch).inspect_err(|error| {
             if error.is_suspect() {
                 // What is said is the error itself.
@@ -167,7 +171,10 @@ impl Store {
             }
         })?;
         state.committed();
-        self.generations.witness(state.commits())
+        if let Err(error) = self.generations.witness(state.commits()) {
+            tracing::warn!(%error, "how many commits are durable could not be noted beside the store");
+        }
+        Ok(())
     }
 
     /// Whether the store is as it was left: to damage sled may answer by opening an empty store, or an older state of it.
@@ -179,7 +186,7 @@ impl Store {
         let commits = frame::load::<Space>(self.kv.as_ref(), keys::SPACE)?.unwrap_or_default().commits;
         match self.generations.witnessed() {
             Some(durable) if durable > commits => Err(KvError::Damaged(format!(
-                "the store has gone back to its commit {commits}, while {durable} were on disk: the last {} are missing",
+                "the store has gone back to its commit {commits}, while {durable} were on disk: the last {} are missing (if an older copy was put there on purpose, remove the file COMMITS)",
                 durable - commits
             ))),
             _ => Ok(()),
@@ -228,8 +235,14 @@ impl Unfinished {
 }
 
 /// The generation that `CURRENT` names, as far as it can be read.
-pub(super) fn generation_of_current(dir: &Path) -> Option<u32> {
-    read_current(dir).ok().flatten()
+///
+/// # Errors
+/// When a newer version wrote it.
+pub(super) fn generation_of_current(dir: &Path) -> Result<Option<u32>, OutboxError> {
+    match read_current(dir) {
+        Err(error @ OutboxError::Newer { .. }) => Err(error),
+        other => Ok(other.ok().flatten()),
+    }
 }
 
 /// The generation that `CURRENT` names; nothing when there is no `CURRENT`.

@@ -79,9 +79,9 @@ fn plan_quarantine(kv: &dyn Kv, asked: &ReplayAsked, number: Option<u64>) -> Res
     if asked.selector.destination.is_some() {
         return Ok(Vec::new());
     }
-    // What comes into quarantine from now on is not meant.
-    let head = load::<Head>(kv, keys::HEAD)?.unwrap_or_default();
-    let last = Seq(head.next_quarantined.saturating_sub(1));
+    // What comes into quarantine from now on is not meant, nor what has come since it was asked.
+    let end = asked.up_to.map_or_else(|| quarantine_end(kv), Ok)?;
+    let last = Seq(end.saturating_sub(1));
     filter.to = Some(filter.to.map_or(last, |to| to.min(last)));
     let mut matched = 0;
     rows::quarantined(kv, filter.from.unwrap_or_default().0, |number, record| {
@@ -90,6 +90,14 @@ fn plan_quarantine(kv: &dyn Kv, asked: &ReplayAsked, number: Option<u64>) -> Res
     })?;
     let plan = Plan { destination: keys::QUARANTINE, name: QUARANTINE.to_owned(), filter, matched };
     Ok(if matched > 0 { vec![plan] } else { Vec::new() })
+}
+
+/// The number that the next update in quarantine gets.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn quarantine_end(kv: &dyn Kv) -> Result<u64, KvError> {
+    Ok(load::<Head>(kv, keys::HEAD)?.unwrap_or_default().next_quarantined)
 }
 
 /// The numbers of the next updates in quarantine that a plan takes, from one on: as many as one commit discards.

@@ -76,8 +76,9 @@ pub fn salvage(from: &Path, into: &Path, now: Moment, progress: &mut dyn FnMut(u
     }
     let _lock = Lock::take(from, "outbox salvage", std::time::Duration::ZERO)?;
     let target = Unfinished::begin(into)?;
-    let best = best_readable(from, into).map_err(told(from))?;
-    let Some(Readable { kv, work, commits }) = best else {
+    let current = generation_of_current(from)?;
+    let best = best_readable(from, current, into).map_err(told(from))?;
+    let Some(Readable { kv, work, known: (commits, _) }) = best else {
         return Err(OutboxError::Damaged {
             dir: from.to_owned(),
             finding: "nothing in it can be read at all".to_owned(),
@@ -97,13 +98,13 @@ pub fn salvage(from: &Path, into: &Path, now: Moment, progress: &mut dyn FnMut(u
 struct Readable {
     kv: SledKv,
     work: PathBuf,
-    commits: u64,
+    /// How many commits it knows of, and how many records can be read.
+    known: (u64, u64),
 }
 
 /// Opens copies of every generation, with and without what sled can make anew: its snapshots, its settings. The one that
 /// knows of most commits is the best.
-fn best_readable(from: &Path, into: &Path) -> Result<Option<Readable>, KvError> {
-    let current = generation_of_current(from);
+fn best_readable(from: &Path, current: Option<u32>, into: &Path) -> Result<Option<Readable>, KvError> {
     let mut generations = generations::all(from)?;
     if let Some(current) = current.map(|number| generations::directory(from, number)).filter(|path| path.is_dir()) {
         generations = vec![current];
@@ -114,10 +115,10 @@ fn best_readable(from: &Path, into: &Path) -> Result<Option<Readable>, KvError> 
             let work = into.join(format!(".work-{number}-{way}"));
             copy_files(generation, &work, without)?;
             // What is refused here is told by what is missing in the end.
-            let opened = SledKv::open(&work).ok().and_then(|kv| Some((commits_of(&kv)?, kv)));
+            let opened = SledKv::open(&work).ok().and_then(|kv| Some((known(&kv)?, kv)));
             match opened {
-                Some((commits, kv)) if best.as_ref().is_none_or(|best| best.commits < commits) => {
-                    if let Some(worse) = best.replace(Readable { kv, work, commits }) {
+                Some((known, kv)) if best.as_ref().is_none_or(|best| best.known < known) => {
+                    if let Some(worse) = best.replace(Readable { kv, work, known }) {
                         drop(worse.kv);
                         fs::remove_dir_all(&worse.work)?;
                     }
@@ -132,8 +133,8 @@ fn best_readable(from: &Path, into: &Path) -> Result<Option<Readable>, KvError> 
     Ok(best)
 }
 
-/// How many commits a store knows of; nothing when it holds nothing.
-fn commits_of(kv: &SledKv) -> Option<u64> {
+/// How many commits a store knows of, and how many records can be read; nothing when it holds nothing.
+fn known(kv: &SledKv) -> Option<(u64, u64)> {
     let mut records = 0u64;
     let mut commits = 0;
     let outcome = everything(kv, &[], &[u8::MAX], &mut |found| {
@@ -145,7 +146,7 @@ fn commits_of(kv: &SledKv) -> Option<u64> {
         }
         Ok(())
     });
-    (outcome.is_ok() && records > 0).then_some(commits)
+    (outcome.is_ok() && records > 0).then_some((commits, records))
 }
 
 fn copy_files(from: &Path, to: &Path, without: &[&str]) -> Result<(), KvError> {

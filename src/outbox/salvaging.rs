@@ -64,6 +64,9 @@ impl Salvage {
             }
             Ok(())
         })?;
+        if salvage.head.is_none() {
+            salvage.hole("m/head: what the outbox counted, and where its log begins and ends".to_owned());
+        }
         salvage.settle_ends(&times);
         Ok(salvage)
     }
@@ -87,7 +90,9 @@ impl Salvage {
             (keys::NAMES, _) => self.names = frame::parse(key, bytes)?,
             (_, Some(b"d/")) => {
                 if let Some(id) = key.last_chunk::<2>() {
-                    self.destinations.insert(u16::from_be_bytes(*id), frame::parse(key, bytes)?);
+                    let record: DestinationRecord = frame::parse(key, bytes)?;
+                    self.last_seq = self.last_seq.max(Seq(record.cursor.horizon.0.saturating_sub(1)));
+                    self.destinations.insert(u16::from_be_bytes(*id), record);
                 }
             }
             (_, Some(b"e/")) => {
@@ -125,10 +130,10 @@ impl Salvage {
     fn settle_ends(&mut self, times: &[(Moment, Moment)]) {
         let (first, last) = (self.pieces.first().map(|piece| piece.0), self.pieces.last().map(|piece| piece.1));
         let head = self.head.clone().unwrap_or_default();
-        let begin = if self.head.is_some() { head.tail } else { first.unwrap_or(Seq(1)) };
         let known = head.next.max(last.unwrap_or(Seq(1)));
         // Without a head the log ends where it can be read; its numbers go on behind all that are in use.
         self.next = if self.head.is_some() { known } else { known.max(self.last_seq.next()) };
+        let begin = if self.head.is_some() { head.tail } else { first.unwrap_or(self.next) };
         let mut at = begin;
         let mut before: Option<Moment> = None;
         let mut holes = Vec::new();
@@ -137,9 +142,6 @@ impl Salvage {
                 holes.push((at, Seq(from.0 - 1), before, Some(*start)));
             }
             (at, before) = ((*end).max(at), Some(*stop));
-        }
-        if self.next > at && self.head.is_none() && self.pieces.is_empty() {
-            at = self.next;
         }
         if self.next > at {
             holes.push((at, Seq(self.next.0 - 1), before, None));

@@ -40,6 +40,10 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const OPEN_WITHIN: Duration = Duration::from_secs(20);
 const OPEN_BYTES_PER_SECOND: u64 = 4 << 20;
 
+/// What the names of sled's snapshots begin with, and those of snapshots that it must not find.
+const SNAPSHOT: &str = "snap.";
+const UNUSABLE: &str = "unusable-";
+
 thread_local! {
     /// Whether this thread is inside sled, where a panic is an answer and not a bug of ours.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -64,19 +68,19 @@ impl SledKv {
         quiet_panics();
         remove_half_made_snapshots(dir)?;
         let fresh = !dir.join("db").exists();
-        let db = match open_in_time(dir) {
+        let db = match open_in_time(dir)? {
             Err(KvError::Damaged(finding)) if !fresh => {
-                let aside = move_snapshots_aside(dir)?;
-                if aside.is_empty() {
+                if !move_snapshots_aside(dir)? {
                     return Err(KvError::Damaged(finding));
                 }
-                let db = open_in_time(dir).map_err(|_| KvError::Damaged(finding))?;
-                // They were wrong, and sled has made a new one.
-                aside.iter().try_for_each(fs::remove_file)?;
-                db
+                open_in_time(dir)?.map_err(|_| KvError::Damaged(finding))?
             }
             opened => opened?,
         };
+        // They were wrong, and sled has made a new one.
+        for unusable in named(dir, UNUSABLE)? {
+            fs::remove_file(unusable)?;
+        }
         let log = File::open(dir.join("db"))?;
         let store = Self { db, log, dir: dir.to_owned() };
         if fresh {
@@ -102,8 +106,8 @@ impl SledKv {
     }
 }
 
-/// Opens on a thread of its own: on some damage sled never comes back.
-fn open_in_time(dir: &Path) -> Result<sled::Db, KvError> {
+/// Opens on a thread of its own: on some damage sled never comes back. Then nothing else is tried, as the thread goes on.
+fn open_in_time(dir: &Path) -> Result<Result<sled::Db, KvError>, KvError> {
     let length = fs::metadata(dir.join("db")).map_or(0, |file| file.len());
     let limit = OPEN_WITHIN + Duration::from_secs(length / OPEN_BYTES_PER_SECOND);
     let (told, answer) = mpsc::sync_channel(1);
@@ -111,8 +115,11 @@ fn open_in_time(dir: &Path) -> Result<sled::Db, KvError> {
     // Whoever waits may have gone: then nobody wants the store.
     let work = move || drop(told.send(open_when_unlocked(&path)));
     std::thread::Builder::new().name("outbox-open".to_owned()).spawn(work)?;
-    answer.recv_timeout(limit).unwrap_or_else(|_| {
-        Err(KvError::Damaged(format!("sled did not come to an end within {} s of opening", limit.as_secs())))
+    answer.recv_timeout(limit).map_err(|_| {
+        let seconds = limit.as_secs();
+        KvError::Damaged(format!(
+            "sled did not come to an end within {seconds} s of opening: it is damaged, or the volume is far too slow"
+        ))
     })
 }
 
@@ -208,7 +215,7 @@ fn is_lock(error: &KvError) -> bool {
 }
 
 fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
-    for path in snapshots(dir)? {
+    for path in named(dir, SNAPSHOT)? {
         if path.extension().is_some_and(|end| end == "generating") {
             fs::remove_file(&path)?;
         }
@@ -216,28 +223,27 @@ fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the snapshots names that sled does not look for.
-fn move_snapshots_aside(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut moved = Vec::new();
-    for path in snapshots(dir)? {
+/// Gives the snapshots names that sled does not look for. Answers whether there were any.
+fn move_snapshots_aside(dir: &Path) -> io::Result<bool> {
+    let all = named(dir, SNAPSHOT)?;
+    for path in &all {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let aside = dir.join(format!("unusable-{name}"));
-        fs::rename(&path, &aside)?;
-        moved.push(aside);
+        fs::rename(path, dir.join(format!("{UNUSABLE}{name}")))?;
     }
-    Ok(moved)
+    Ok(!all.is_empty())
 }
 
-fn snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// The files whose names begin with something.
+fn named(dir: &Path, start: &str) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
-    let is_snapshot =
-        |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("snap."));
-    Ok(paths?.into_iter().filter(is_snapshot).collect())
+    let is_named =
+        |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(start));
+    Ok(paths?.into_iter().filter(is_named).collect())
 }
 
 /// A panic inside sled is caught and told as an error: it is not printed as if it were a bug.

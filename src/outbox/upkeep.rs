@@ -198,13 +198,23 @@ impl Upkeep {
     ///
     /// # Errors
     /// When there is no room for it, or the store cannot be read.
-    pub(super) fn copy_suspect(&mut self, shared: &Shared) -> Result<(), KvError> {
+    pub(super) fn copy_suspect(&mut self, shared: &Shared, live: u64) -> Result<(), KvError> {
         if !self.generations.is_suspect() {
             return Ok(());
         }
         tracing::warn!("the last process could not be sure of its last commit: the outbox is copied first");
         let copied = self.copy_whole(shared.kv().as_ref());
-        let to = copied.inspect_err(|_| self.generations.abandon())?;
+        let to = copied.map_err(|error| {
+            self.generations.abandon();
+            match error {
+                KvError::Io(error) | KvError::Unsynced(error) => {
+                    let need = space::people(live.saturating_mul(2));
+                    let words = format!("a commit of an earlier process failed, so the outbox is copied before it is trusted, which needs {need} on the volume: {error}");
+                    KvError::Io(std::io::Error::new(error.kind(), words))
+                }
+                damaged => damaged,
+            }
+        })?;
         if !self.generations.switch()? {
             return Err(KvError::Io(std::io::Error::other("CURRENT could not be written")));
         }

@@ -340,6 +340,9 @@ pub struct ReplayAsked {
     pub selector: Selector,
     /// Only say how many it would be.
     pub dry_run: bool,
+    /// Of the quarantine nothing from this number on, as an earlier dry run has said.
+    #[serde(default)]
+    pub up_to: Option<u64>,
 }
 
 /// What a discard did, or would.
@@ -349,6 +352,8 @@ pub struct Discarded {
     pub matched: u64,
     /// Whether they are gone.
     pub done: bool,
+    /// Nothing from this number on was looked at.
+    pub up_to: Option<u64>,
 }
 
 /// What a replay will do.

@@ -249,3 +249,53 @@ async fn a_log_that_is_gone_is_no_empty_outbox() {
     let nothing = outbox(&sound, &["salvage", "--into", &dir.path().join("saved").display().to_string()]);
     assert_eq!(nothing.status.code(), Some(65), "{}", text(&nothing.stderr));
 }
+
+/// Each of the small records can be lost alone: what comes of a salvage is sound, opens, and has everything that waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_salvage_does_without_any_one_of_the_small_records() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let sound = dir.path().join("sound");
+    fill(&sound, 40).await;
+    let expected = waiting(&opened(&sound));
+    let lost = [
+        keys::HEAD.to_vec(),
+        keys::NAMES.to_vec(),
+        keys::SPACE.to_vec(),
+        keys::RING.to_vec(),
+        keys::checkpoint(77),
+        keys::destination(0),
+        keys::destination(2),
+        keys::chunk(Seq(1)),
+    ];
+    for key in lost {
+        let (broken, saved) = (dir.path().join("broken"), dir.path().join("saved"));
+        copy(&sound, &broken);
+        let mut batch = event_router::outbox::kv::Batch::default();
+        batch.delete(key.clone());
+        opened(&broken).kv.commit(&batch).expect("committed");
+        let name = keys::readable(&key);
+        let told = salvage(&broken, &saved, NOW, &mut |_| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let store = opened(&saved);
+        let verified = verify(store.kv.as_ref(), &mut |_, _| {}).expect("read");
+        assert!(verified.sound, "{name}: {:?}", verified.findings);
+        let all = |state| {
+            let selector = Selector { state, limit: Some(lookup::MAX_LIMIT), ..Selector::default() };
+            let rows = lookup::list(store.kv.as_ref(), &selector).expect("listed");
+            rows.into_iter().map(|row| row.event_id).collect::<BTreeSet<_>>()
+        };
+        let there = all(Some(ListState::Pending));
+        let missing = expected.values().flatten().filter(|id| !there.contains(*id)).count();
+        assert!(missing == 0 || tells(&told), "{name}: {missing} are missing in silence");
+        assert!(missing < 40, "{name}: {missing} are missing");
+        assert_eq!(told.checkpoints.is_empty(), key.starts_with(b"c/"), "{name}");
+        drop(store);
+        // And it goes on, with numbers that nothing has.
+        let outbox = open(&saved).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let head = *outbox.watch_head().borrow();
+        assert!(head > Seq(1000), "{name}: {head}");
+        outbox.close().await;
+        for used in [broken, saved] {
+            fs::remove_dir_all(used).expect("removed");
+        }
+    }
+}
