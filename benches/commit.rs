@@ -67,9 +67,22 @@ async fn main() {
     let args = Args::parse();
     let rounds = if args.quick || !args.bench { QUICK_ROUNDS } else { ROUNDS };
     println!("{BODY_BYTES}-byte bodies, {rounds} rounds, medians; ratio: median of the rounds' ratios, 1 is the floor");
-    let columns = ["where", "events/commit", "outbox ev/s", "bare ev/s", "ratio", "settled ev/s"];
-    let [place, commit, outbox, bare, ratio, settled] = columns;
-    println!("{place:<6} {commit:<24} {outbox:>12} {bare:>12} {ratio:>6} {settled:>12}");
+    println!("floors: the bodies of a commit in one write, or in a write an event, then fdatasync");
+    let columns = [
+        "where",
+        "events/commit",
+        "outbox ev/s",
+        "one write",
+        "ratio",
+        "write/event",
+        "ratio",
+        "us more",
+        "settled ev/s",
+    ];
+    let [place, commit, outbox, bare, ratio, each, ratio_each, more, settled] = columns;
+    println!(
+        "{place:<6} {commit:<22} {outbox:>12} {bare:>10} {ratio:>6} {each:>12} {ratio_each:>6} {more:>8} {settled:>12}"
+    );
     let disk = env::var_os("BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     for (place, dir) in [("disk", disk), ("tmpfs", PathBuf::from("/dev/shm"))] {
         if dir.is_dir() {
@@ -84,21 +97,27 @@ async fn measure(place: &str, parent: &Path, rounds: usize) {
     let mut rig = Rig::open(&path).await;
     for kind in KINDS {
         let mut floor = Floor::open(&dir.path().join("bare"));
-        let mut told = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        let mut told = [const { Vec::new() }; 7];
         for round in 0..WARM_UP + rounds {
-            let bare_first = (round % 2 == 0).then(|| floor.round(&kind));
+            let bare_first = (round % 2 == 0).then(|| floor.round(&kind, false));
             let outbox = appended(&mut rig, &kind).await;
-            let bare = bare_first.unwrap_or_else(|| floor.round(&kind));
+            let bare = bare_first.unwrap_or_else(|| floor.round(&kind, false));
+            let each = floor.round(&kind, true);
             let settled = timed(rig.drain_to(0, SETTLED_AT_ONCE)).await;
             if round >= WARM_UP {
                 let events = (kind.turns * kind.events_a_turn()) as f64;
                 let rate = |span: Duration| events / span.as_secs_f64();
-                let row = [rate(outbox), rate(bare), rate(outbox) / rate(bare), rate(settled)];
+                let more = (outbox.as_secs_f64() - bare.as_secs_f64()) * 1e6 / kind.turns as f64;
+                let ratios = [rate(outbox) / rate(bare), rate(outbox) / rate(each)];
+                let row = [rate(outbox), rate(bare), ratios[0], rate(each), ratios[1], more, rate(settled)];
                 told.iter_mut().zip(row).for_each(|(column, figure)| column.push(figure));
             }
         }
-        let [outbox, bare, ratio, settled] = told.map(median);
-        println!("{place:<6} {:<24} {outbox:>12.0} {bare:>12.0} {ratio:>6.2} {settled:>12.0}", kind.name);
+        let [outbox, bare, ratio, each, ratio_each, more, settled] = told.map(median);
+        println!(
+            "{place:<6} {:<22} {outbox:>12.0} {bare:>10.0} {ratio:>6.2} {each:>12.0} {ratio_each:>6.2} {more:>8.0} {settled:>12.0}",
+            kind.name
+        );
     }
     rig.outbox.close().await;
     println!("{place:<6} the outbox ends at {} KiB", file_bytes(&path) >> 10);
@@ -136,11 +155,14 @@ impl Floor {
         Self { file, bytes: Vec::new() }
     }
 
-    fn round(&mut self, kind: &Kind) -> Duration {
+    fn round(&mut self, kind: &Kind, a_write_an_event: bool) -> Duration {
         self.bytes.resize(kind.events_a_turn() * BODY_BYTES / kind.syncs, b'x');
+        let piece = if a_write_an_event { BODY_BYTES } else { self.bytes.len() };
         let start = Instant::now();
         for _ in 0..kind.turns * kind.syncs {
-            self.file.write_all(&self.bytes).expect("written");
+            for bytes in self.bytes.chunks(piece) {
+                self.file.write_all(bytes).expect("written");
+            }
             self.file.sync_data().expect("synced");
         }
         start.elapsed()
