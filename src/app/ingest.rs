@@ -45,6 +45,8 @@ const SLOW_BACKOFF: BackoffSettings = BackoffSettings {
     max_interval: Duration::from_secs(600),
     randomization_factor: 0.2,
 };
+/// Between tries to renew a session that fail, while the old one goes on.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(300);
 /// A checkpoint that has not moved is written again this often, to tell when VK was last heard.
 const HEARD_EVERY: Duration = Duration::from_secs(60);
 /// An empty answer that comes at once is not asked for again before this.
@@ -83,6 +85,7 @@ impl Ingest {
                 failures: 0,
                 refusals: 0,
                 committed,
+                renewal: None,
                 jitter: StdRng::seed_from_u64(self.seed),
             };
             loop {
@@ -105,6 +108,8 @@ struct Intake<'a> {
     refusals: u32,
     /// When the checkpoint was last committed.
     committed: Option<Moment>,
+    /// When the session is old.
+    renewal: Option<Instant>,
     jitter: StdRng,
 }
 
@@ -131,6 +136,7 @@ impl Intake<'_> {
     /// One step: a session or a poll, and what follows from it.
     async fn turn(&mut self) -> Result<(), OutboxError> {
         self.wait_for_room().await;
+        self.renew_if_old().await;
         let Step::Poll { session, ts } = self.session.step() else {
             return self.open().await;
         };
@@ -185,10 +191,33 @@ impl Intake<'_> {
         Ok(())
     }
 
+    /// Asks for a new session when ours is old. Ours is good until there is one: VK limits how often it gives them.
+    async fn renew_if_old(&mut self) {
+        let now = Instant::now();
+        let Some(due) = self.renewal.filter(|due| *due <= now) else { return };
+        let age = self.ingest.client.session_max_age();
+        match self.ingest.client.session().await {
+            Ok(reply) => {
+                tracing::info!("the Long Poll session is renewed; ts stays");
+                // There is a ts, so there is nothing to commit.
+                let _nothing = self.session.opened(reply);
+                self.renewal = Some(Instant::now() + age);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = explain(&error),
+                    "the Long Poll session could not be renewed; the old one goes on"
+                );
+                self.renewal = Some(due.max(now) + age.min(RENEWAL_PAUSE));
+            }
+        }
+    }
+
     async fn open(&mut self) -> Result<(), OutboxError> {
         match self.ingest.client.session().await {
             Ok(reply) => {
                 self.refusals = 0;
+                self.renewal = Some(Instant::now() + self.ingest.client.session_max_age());
                 tracing::info!("a Long Poll session is open");
                 if self.failures == 0 {
                     self.heard();

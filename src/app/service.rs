@@ -7,6 +7,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio_util::sync::CancellationToken;
 
+use super::community::Community;
 use super::converter::Converter;
 use super::ingest::Ingest;
 use super::reconvert::Reconvert;
@@ -64,6 +65,9 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
     let board = admin::Door { outbox: outbox.clone(), status: status.clone(), clock: clock.clone(), configured: names };
     let socket = admin::Socket::bind(&settings.outbox.dir)?;
     tasks.spawn("admin", socket.serve(board, stop.clone()));
+    let takes = settings.destinations.iter().map(|(to, rule)| (to.name.clone(), rule.clone())).collect();
+    let community = Community { client: client.clone(), destinations: takes };
+    tasks.spawn("community", community.run(stop.clone()));
     let mut rules = Vec::new();
     for ((to, rule), sender) in settings.destinations.into_iter().zip(senders) {
         let id = outbox.destination(&to.name).ok_or(OutboxError::Closed)?;

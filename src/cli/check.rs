@@ -6,6 +6,7 @@ use crate::app::ingest::explain;
 use crate::app::settings::Settings;
 use crate::config::Loaded;
 use crate::domain::route::{Condition, Rule};
+use crate::vk::community::advice;
 use crate::vk::wire::ErrorClass;
 use crate::vk::{CallError, Client};
 
@@ -64,16 +65,15 @@ async fn ask_vk(settings: &Settings) -> Result<Exit, Failure> {
     client.session().await.map_err(|error| refused(&error))?;
     say("\nVK gives a Long Poll session: token and rights are fine.\n")?;
     let told = client.long_poll_settings().await.map_err(|error| refused(&error))?;
-    let place = "community settings → API usage → Long Poll API";
+    let rules: Vec<_> = settings.destinations.iter().map(|(to, rule)| (to.name.as_str(), rule)).collect();
+    let words = advice(&told, &rules);
     if !told.is_enabled {
-        return Err(Failure::new(format!("Long Poll is off: turn it on in the {place}")));
+        return Err(Failure::new(words.join("\nevent-router: ")));
     }
     let version = told.api_version.as_deref().unwrap_or("?");
     say(&format!("Long Poll is on; events come in the shape of API {version}.\n"))?;
-    let off =
-        ["message_new", "message_event"].into_iter().filter(|name| !told.events.get(*name).is_some_and(|flag| flag.0));
-    for name in off {
-        say(&format!("note: {name} is off; where you want it, turn it on in the {place} → Event types\n"))?;
+    for words in words {
+        say(&format!("note: {words}\n"))?;
     }
     Ok(Exit::Done)
 }

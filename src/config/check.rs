@@ -141,6 +141,7 @@ fn vk_section(vk: &Reader<'_>, missing: &mut Vec<Problem>) -> Option<vk::Setting
     if wait.subsec_nanos() > 0 {
         vk.problem("wait", format!("found {}, expected whole seconds", humantime::format_duration(wait)));
     }
+    let session_max_age = vk.span("session_max_age", SECOND, 30 * DAY).unwrap_or(HOUR);
     if !vk.has("token") && !vk.has("token_file") {
         missing
             .push(absent("vk.token", "the community's access token (TOKEN, or TOKEN_FILE for a file that holds it)"));
@@ -154,6 +155,7 @@ fn vk_section(vk: &Reader<'_>, missing: &mut Vec<Problem>) -> Option<vk::Setting
         group_id: group_id?,
         api_url: api_url.unwrap_or_else(|| "https://api.vk.ru".to_owned()),
         api_version: api_version.unwrap_or_else(|| "5.199".to_owned()),
+        session_max_age,
         wait,
     })
 }
@@ -287,6 +289,6 @@ mod tests {
         let checked = told.map(|row| {
             assert_eq!(loaded(Some((row.key, row.default.trim_matches('`')))), loaded(None), "{}", row.key);
         });
-        assert_eq!(checked.count(), 25);
+        assert_eq!(checked.count(), 26);
     }
 }

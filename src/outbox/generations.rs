@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::kv::{Kv, KvError};
 use super::open::FORMAT;
+use super::reserve;
 use super::sled_kv::SledKv;
 
 /// The file that says that a commit failed: what the system's cache holds may not be what the disk holds.
@@ -53,6 +54,12 @@ pub trait Generations: Send {
 
     /// Whether a commit failed and nothing was copied since.
     fn is_suspect(&self) -> bool;
+
+    /// Keeps something in reserve for the day when the volume is full, while it has `free` bytes left.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    fn lay_by(&mut self, free: u64) -> Result<(), KvError>;
 
     /// Notes outside of the store how many commits are durable. It need not survive a power cut: an older note is as true.
     ///
@@ -126,6 +133,10 @@ impl Generations for Directories {
 
     fn is_suspect(&self) -> bool {
         self.dir.join(SUSPECT).exists()
+    }
+
+    fn lay_by(&mut self, free: u64) -> Result<(), KvError> {
+        Ok(reserve::lay_by(&self.dir, free)?)
     }
 
     fn witness(&mut self, commits: u64) -> Result<(), KvError> {

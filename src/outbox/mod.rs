@@ -8,6 +8,7 @@
 //! <dir>/generation-NNNNNN/   a sled 0.34 store: segments of 2 MiB, no compression, one tree
 //! <dir>/COMMITS              number of the last durable commit u64 | its CRC-32; written over, never synced
 //! <dir>/SYNC-FAILED          there when a commit failed: the next start copies the store before it trusts it
+//! <dir>/RESERVE              8 MiB that are given up when the volume is full, so that the outbox can be opened and drained
 //! <dir>/admin.sock           the operator's socket while the service runs
 //! ```
 //!
@@ -109,6 +110,7 @@ mod copying;
 mod quarantine;
 mod reads;
 mod repeats;
+mod reserve;
 mod salvaging;
 mod scan;
 mod trim;

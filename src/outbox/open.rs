@@ -14,6 +14,7 @@ use super::generations::{self, Directories, Generations};
 use super::keys;
 use super::kv::{Batch, Kv, KvError};
 use super::records::{Head, Space};
+use super::reserve;
 use super::sled_kv::SledKv;
 use super::state::State;
 
@@ -147,6 +148,7 @@ impl Store {
             let finding = format!("CURRENT names {}, which holds no store", path.display());
             return Err(OutboxError::Damaged { dir: dir.to_owned(), finding });
         }
+        reserve::release_if_short(dir).map_err(|error| OutboxError::of_store(dir, &error.into()))?;
         let kv = SledKv::open(&path).map_err(|error| OutboxError::of_store(dir, &error))?;
         Ok(Self::of(dir, generation, kv, lock))
     }

@@ -16,6 +16,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::kv::{Batch, Disk, Kv, KvError, Pair};
+use super::reserve::free_bytes;
 
 /// Fixed when a store is created. With it a page of values up to `records::PART_BYTES` never leaves the log for sled's
 /// `blobs/`, which is never synced.
@@ -204,8 +205,7 @@ impl Kv for SledKv {
                 Err(error) => return Err(error.into()),
             }
         }
-        let volume = rustix::fs::statvfs(&self.dir).map_err(io::Error::from)?;
-        Ok(Disk { file: bytes, free: volume.f_bavail.saturating_mul(volume.f_frsize) })
+        Ok(Disk { file: bytes, free: free_bytes(&self.dir)? })
     }
 }
 

@@ -18,6 +18,8 @@ const MEASURE_EVERY: Duration = Duration::from_millis(250);
 /// It is asked at once when what is live has changed by this part of the limit, or by that part of what was free.
 const MEASURE_STEPS: u64 = 128;
 const FREE_STEPS: u64 = 16;
+/// With less left than this it is asked after every commit: the store may take several times what is committed.
+const NEAR_FULL_BYTES: u64 = 256 << 20;
 /// A store smaller than this is never copied.
 const COPY_ABOVE_BYTES: u64 = 64 << 20;
 /// A store is copied when its files are so many times what is live.
@@ -83,7 +85,8 @@ impl Upkeep {
         let last = self.space.borrow().usage;
         let step = (self.limits.max_bytes / MEASURE_STEPS).min(last.disk.free / FREE_STEPS);
         let grown = live.abs_diff(last.live) > step;
-        if grown || self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
+        let near = last.disk.free < NEAR_FULL_BYTES;
+        if near || grown || self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
             match shared.kv().disk() {
                 Ok(disk) => self.measure(Usage { disk, live }, now),
                 Err(error) => tracing::warn!(%error, "the room on the volume cannot be measured"),
@@ -124,6 +127,11 @@ impl Upkeep {
         });
         let rests = self.rests_until.is_some_and(|until| until > Instant::now());
         let Usage { disk, live } = usage;
+        if !space.gave_way
+            && let Err(error) = self.generations.lay_by(disk.free.saturating_sub(self.limits.min_free_bytes))
+        {
+            tracing::warn!(%error, "nothing can be kept in reserve for a full volume");
+        }
         let grown = disk.file > COPY_ABOVE_BYTES && disk.file > live.saturating_mul(COPY_FACTOR);
         let grown = grown || (self.space.borrow().gave_way && usage.holds_slack());
         let fits = disk.free > live.saturating_mul(2) + COPY_ROOM_BYTES;

@@ -222,6 +222,10 @@ impl Generations for MemoryDisk {
         self.lock().suspect
     }
 
+    fn lay_by(&mut self, _free: u64) -> Result<(), KvError> {
+        Ok(())
+    }
+
     fn witness(&mut self, commits: u64) -> Result<(), KvError> {
         self.lock().witnessed = Some(commits);
         Ok(())

@@ -105,6 +105,8 @@ struct Inner {
     key: u64,
     faults: VecDeque<Fault>,
     call_faults: HashMap<String, VecDeque<Fault>>,
+    /// What the community's Long Poll settings are, if not as usual.
+    community: Option<Value>,
     polls: Vec<u64>,
     calls: HashMap<String, u64>,
     schedule_state: u64,
@@ -161,6 +163,16 @@ impl VkServer {
         ts
     }
 
+    /// Goes back by `count` updates, as a VK that was restored: who asks with a later ts is sent back. Answers what they were.
+    pub fn go_back(&self, count: usize) -> Vec<String> {
+        let mut inner = self.inner();
+        let kept = inner.updates.len().saturating_sub(count);
+        let gone = inner.updates.split_off(kept);
+        drop(inner);
+        self.wake();
+        gone
+    }
+
     /// Spoils the next poll that has no fault before it.
     pub fn inject(&self, fault: Fault) {
         self.inner().faults.push_back(fault);
@@ -170,6 +182,11 @@ impl VkServer {
     /// Spoils the next call of a method.
     pub fn inject_call(&self, method: &str, fault: Fault) {
         self.inner().call_faults.entry(method.to_owned()).or_default().push_back(fault);
+    }
+
+    /// Sets what the community's Long Poll settings are.
+    pub fn set_community(&self, settings: Value) {
+        self.inner().community = Some(settings);
     }
 
     /// The key that was given out is worth nothing any more.
@@ -295,6 +312,9 @@ async fn call(
         "groups.getLongPollServer" => {
             let host = headers.get("host").and_then(|host| host.to_str().ok());
             axum::Json(json!({ "response": server.session(host) })).into_response()
+        }
+        "groups.getLongPollSettings" if server.inner().community.is_some() => {
+            axum::Json(json!({ "response": server.inner().community })).into_response()
         }
         _ => vk_api::answer(&name, &words, server.0.settings.group_id).into_response(),
     }

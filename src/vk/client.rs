@@ -93,6 +93,12 @@ impl Client {
         Ok(Self { http, settings: settings.clone(), methods, poll_margin, call_patience })
     }
 
+    /// At what age a session is renewed.
+    #[must_use]
+    pub fn session_max_age(&self) -> Duration {
+        self.settings.session_max_age
+    }
+
     /// Asks for a Long Poll session.
     ///
     /// # Errors
@@ -311,6 +317,7 @@ pub(super) mod tests {
             group_id: GroupId::new(7).expect("an id"),
             api_url: url.to_owned(),
             api_version: "5.199".to_owned(),
+            session_max_age: Duration::from_secs(3600),
             wait: Duration::from_secs(1),
         }
     }

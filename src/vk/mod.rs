@@ -1,8 +1,9 @@
 //! Floor 1, the side that faces VK: bytes to replies (`wire`), replies to steps (`session`), HTTP (`client`), names (`names`,
-//! and in `breaker` when to leave them alone).
+//! and in `breaker` when to leave them alone), what a community's settings mean (`community`).
 
 mod breaker;
 pub mod client;
+pub mod community;
 pub mod names;
 pub mod session;
 pub mod settings;

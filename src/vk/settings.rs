@@ -16,6 +16,8 @@ pub struct Settings {
     pub api_url: String,
     /// `v` of every call.
     pub api_version: String,
+    /// A session older than this is renewed, its ts kept: some silently stop bringing events.
+    pub session_max_age: Duration,
     /// How long VK holds a poll open when there is nothing to say (whole seconds, at most 90).
     pub wait: Duration,
 }

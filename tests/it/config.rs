@@ -345,7 +345,6 @@ fn a_key_that_is_not_known_is_a_problem_with_a_hint() {
 #[test]
 fn what_is_not_built_yet_is_not_accepted() {
     for (section, key) in [
-        ("vk", "session_max_age = '1h'"),
         ("vk", "backfill = false"),
         ("vk", "ca_file = 'x'"),
         ("delivery", "max_attempts = 12"),

@@ -69,6 +69,10 @@ impl Generations for Watched {
         self.inner.is_suspect()
     }
 
+    fn lay_by(&mut self, free: u64) -> Result<(), KvError> {
+        self.inner.lay_by(free)
+    }
+
     fn witness(&mut self, commits: u64) -> Result<(), KvError> {
         self.inner.witness(commits)
     }

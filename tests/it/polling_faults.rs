@@ -145,3 +145,76 @@ async fn an_update_that_cannot_be_read_is_kept_and_harms_no_neighbour() {
     rig.assert_balanced();
     service.stop().await;
 }
+
+/// Some sessions silently stop bringing events: they are renewed in time, with the ts kept, and nothing is lost or repeated;
+/// while VK gives none, the old one goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_renewed_when_it_is_old_and_the_old_one_serves_until_then() {
+    const METHOD: &str = "groups.getLongPollServer";
+    let mut rig = Rig::with_vk(&[("all", "")], "session_max_age = \"1s\"").await;
+    let service = rig.start().await;
+    for round in 2..5 {
+        rig.message(round, "x", &["all"]);
+        let renewed = rig.vk.until(|vk| vk.calls(METHOD) >= round.unsigned_abs());
+        within("a renewal", renewed).await;
+        if round == 3 {
+            rig.vk.inject_call(METHOD, Fault::ApiError(29));
+        }
+    }
+    rig.until_settled().await;
+    let balance = rig.assert_balanced();
+    assert_eq!((balance.repeats, rig.gaps().await.len()), (0, 0));
+    service.stop().await;
+}
+
+/// What will never come because it is off is said at the start, with the place to change it; `check --online` says the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_community_has_switched_off_is_said() {
+    let rig = Rig::new(&[("buttons", "when = [{ event_type = [\"button_pressed\"] }]")], "").await;
+    let settings = serde_json::json!({ "is_enabled": true, "api_version": "5.80", "events": { "message_new": 1, "message_event": 0 } });
+    rig.vk.set_community(settings);
+    let mut child = rig.spawn();
+    within("the question", rig.vk.until(|vk| vk.calls("groups.getLongPollSettings") > 0 && !vk.polls().is_empty()))
+        .await;
+    let log = || std::fs::read_to_string(rig.dir.path().join("log")).unwrap_or_default();
+    let said = async {
+        while !log().contains("destination buttons waits for button_pressed, but message_event is off") {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("a line in the log", said).await;
+    assert!(log().contains("old shape of API 5.80"), "{}", log());
+    child.kill().await.expect("killed");
+    let output = rig.run(&["check", "--online"]).await;
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && words.contains("note: destination buttons waits for button_pressed"), "{words}");
+    rig.vk.set_community(serde_json::json!({ "is_enabled": false, "api_version": "5.199", "events": {} }));
+    let output = rig.run(&["check", "--online"]).await;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && words.contains("Long Poll is off, so no event comes"), "{words}");
+}
+
+/// `failed` 1 may send us back: a gap says so, what comes again is dropped, and what is new arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ts_that_goes_backwards_repeats_nothing_and_loses_nothing() {
+    let mut rig = Rig::new(&[("all", "")], "").await;
+    let service = rig.start().await;
+    for n in 0..10 {
+        rig.message(n, "read", &["all"]);
+    }
+    rig.until_settled().await;
+    let before = rig.vk.head();
+    let again = rig.vk.go_back(4);
+    within("to be sent back", rig.vk.until(|vk| vk.polls().last() == Some(&(before - 4)))).await;
+    for update in again {
+        rig.vk.push(update);
+    }
+    for n in 0..3 {
+        rig.message(n, "new", &["all"]);
+    }
+    let stats = rig.until_settled().await;
+    let gaps = rig.gaps().await;
+    assert_eq!((gaps.len(), gaps[0].distance, stats.repeats), (1, Some(-4), 4), "{gaps:?}");
+    assert_eq!(rig.assert_balanced().repeats, 0);
+    service.stop().await;
+}

@@ -51,13 +51,20 @@ impl Rig {
     pub(crate) async fn with_outbox(destinations: &[(&'static str, &str)], rest: &str, outbox: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let data = dir.path().join("data");
-        Self::made(dir, data, destinations, rest, outbox).await
+        Self::made(dir, data, destinations, rest, outbox, "").await
+    }
+
+    /// The same, with more lines for `[vk]`.
+    pub(crate) async fn with_vk(destinations: &[(&'static str, &str)], vk: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("data");
+        Self::made(dir, data, destinations, "", "", vk).await
     }
 
     /// The same, with the outbox in a directory elsewhere.
     pub(crate) async fn on(data: &Path, destinations: &[(&'static str, &str)], rest: &str, outbox: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self::made(dir, data.to_owned(), destinations, rest, outbox).await
+        Self::made(dir, data.to_owned(), destinations, rest, outbox, "").await
     }
 
     async fn made(
@@ -66,12 +73,13 @@ impl Rig {
         destinations: &[(&'static str, &str)],
         rest: &str,
         outbox: &str,
+        more: &str,
     ) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let vk = VkServer::start(Settings::default()).await.expect("a simulated VK");
         let mut handlers = BTreeMap::new();
         let mut config = format!(
-            "{rest}\n[vk]\ntoken = \"a-secret-token\"\napi_url = {:?}\ngroup_id = {}\nwait = \"2s\"\n[outbox]\ndir = {:?}\n{outbox}\n",
+            "{rest}\n[vk]\ntoken = \"a-secret-token\"\napi_url = {:?}\ngroup_id = {}\nwait = \"2s\"\n{more}\n[outbox]\ndir = {:?}\n{outbox}\n",
             vk.url(),
             vk.group_id(),
             data

@@ -59,3 +59,32 @@ async fn a_second_signal_ends_at_once() {
     let status = within("the end", child.wait()).await.expect("waited");
     assert!(!status.success() && start.elapsed() < Duration::from_secs(4), "{status} after {:?}", start.elapsed());
 }
+
+/// Two services on one directory: one has it, the other waits and takes over when the first is killed. A verb that comes
+/// while a service starts, or ends, waits for a moment and answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_service_waits_for_the_directory_and_takes_over() {
+    let mut rig = Rig::new(&[("all", "when = [{ event_type = [\"message_new\"] }]")], "").await;
+    let mut first = rig.spawn();
+    within("the first poll", rig.vk.until(|vk| !vk.polls().is_empty())).await;
+    let mut second = rig.spawn();
+    for n in 0..50 {
+        rig.message(n % 5, "x", &["all"]);
+    }
+    within("some deliveries", rig.handler("all").until(|all| all.len() >= 10)).await;
+    first.kill().await.expect("killed");
+    for n in 0..50 {
+        rig.message(n % 5, "y", &["all"]);
+    }
+    // It takes up what the first has left, and polls on.
+    rig.until_settled().await;
+    assert!(second.try_wait().expect("asked").is_none(), "the second one runs");
+    second.kill().await.expect("killed");
+    rig.assert_balanced();
+    for _ in 0..12 {
+        let mut starting = rig.spawn();
+        let stats = rig.stats().await;
+        assert!(stats.destinations.iter().all(|view| view.pending == 0 || view.routed > 0));
+        starting.kill().await.expect("killed");
+    }
+}

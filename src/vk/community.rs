@@ -1,0 +1,109 @@
+//! What a community's Long Poll settings mean for the destinations: what will never come, and where to change that. Pure.
+//! Deliberately absent: asking VK (`client`).
+
+use super::wire::LongPollSettings;
+use crate::domain::route::Rule;
+
+/// Where people change it.
+const PLACE: &str = "community settings → API usage → Long Poll API";
+/// Events of versions before this one come without their wrapper; they are converted all the same.
+const WRAPPED_SINCE: (u32, u32) = (5, 103);
+
+/// What is wrong, in words; nothing when all is as the destinations need it.
+#[must_use]
+pub fn advice(told: &LongPollSettings, destinations: &[(&str, &Rule)]) -> Vec<String> {
+    let mut words = Vec::new();
+    if !told.is_enabled {
+        words.push(format!("Long Poll is off, so no event comes: turn it on in the {PLACE}"));
+    }
+    match told.api_version.as_deref() {
+        Some(version) if older(version) => words.push(format!(
+            "events come in the old shape of API {version}: they are converted, but lack what newer versions tell; choose 5.199 in the {PLACE}"
+        )),
+        _ => {}
+    }
+    let is_off = |name: &str| !told.events.get(name).is_some_and(|flag| flag.0);
+    for (name, rule) in destinations {
+        for wanted in wanted(rule).into_iter().filter(|wanted| is_off(setting(wanted))) {
+            let setting = setting(&wanted);
+            words.push(format!(
+                "destination {name} waits for {wanted}, but {setting} is off, so none comes: turn it on in the {PLACE} → Event types"
+            ));
+        }
+    }
+    words
+}
+
+/// The types that a rule names.
+fn wanted(rule: &Rule) -> Vec<String> {
+    let mut types: Vec<String> = rule.0.iter().flat_map(|table| table.event_type.clone().unwrap_or_default()).collect();
+    types.sort();
+    types.dedup();
+    types
+}
+
+/// The name under which VK switches a type on and off.
+fn setting(event_type: &str) -> &str {
+    match event_type {
+        "command_call" => "message_new",
+        "button_pressed" => "message_event",
+        "reaction_changed" => "message_reaction_event",
+        other => other,
+    }
+}
+
+fn older(version: &str) -> bool {
+    let number = |text: &str| text.parse::<u32>().ok();
+    let parts = version.split_once('.').and_then(|(major, minor)| Some((number(major)?, number(minor)?)));
+    parts.is_some_and(|parts| parts < WRAPPED_SINCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::route::Condition;
+    use crate::vk::wire::settings_reply;
+
+    fn told(enabled: bool, version: &str, on: &[&str]) -> LongPollSettings {
+        let events: Vec<String> = on.iter().map(|name| format!("\"{name}\":1")).collect();
+        let body = format!(
+            "{{\"response\":{{\"is_enabled\":{enabled},\"api_version\":\"{version}\",\"events\":{{\"like_add\":0,{}}}}}}}",
+            events.join(",")
+        );
+        settings_reply(&body).expect("settings")
+    }
+
+    fn rule(types: &[&str]) -> Rule {
+        let types = types.iter().map(|name| (*name).to_owned()).collect();
+        Rule(vec![Condition { event_type: Some(types), ..Condition::default() }])
+    }
+
+    #[test]
+    fn what_is_on_needs_no_words() {
+        let rules = [rule(&["command_call", "message_new"]), rule(&["button_pressed"]), Rule::default()];
+        let destinations = [("messages", &rules[0]), ("buttons", &rules[1]), ("all", &rules[2])];
+        let fine = told(true, "5.199", &["message_new", "message_event"]);
+        assert_eq!(advice(&fine, &destinations), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_off_is_told_with_who_waits_for_it_and_where_to_change_it() {
+        let rules = [rule(&["reaction_changed", "like_add"])];
+        let words = advice(&told(false, "5.80", &["message_new"]), &[("likes", &rules[0])]);
+        assert_eq!(words.len(), 4, "{words:?}");
+        assert!(words[0].starts_with("Long Poll is off"), "{words:?}");
+        assert!(words[1].contains("old shape of API 5.80"), "{words:?}");
+        assert!(words[2].contains("likes waits for like_add, but like_add is off"), "{words:?}");
+        assert!(words[3].contains("waits for reaction_changed, but message_reaction_event is off"), "{words:?}");
+        assert!(words.iter().all(|words| words.contains("Long Poll API")), "{words:?}");
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (version, expected) in
+            [("5.80", true), ("5.102", true), ("5.103", false), ("5.199", false), ("6.0", false), ("?", false)]
+        {
+            assert_eq!(older(version), expected, "{version}");
+        }
+    }
+}
