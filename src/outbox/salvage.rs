@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ use super::salvaging::Salvage;
 use super::scan::{Found, everything};
 use super::sled_kv::SledKv;
 use crate::domain::time::Moment;
+
+/// How long a service that is just stopping is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A range of positions that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +78,7 @@ pub fn salvage(from: &Path, into: &Path, now: Moment, progress: &mut dyn FnMut(u
     if !from.is_dir() {
         return Err(OutboxError::Absent { dir: from.to_owned() });
     }
-    let _lock = Lock::take(from, "outbox salvage", std::time::Duration::ZERO)?;
+    let _lock = Lock::take(from, "outbox salvage", LOCK_PATIENCE)?;
     let target = Unfinished::begin(into)?;
     let current = generation_of_current(from)?;
     let best = best_readable(from, current, into).map_err(told(from))?;

@@ -267,7 +267,8 @@ fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(error))) => Err(KvError::Io(error)),
-        Ok(Err(error)) => Err(KvError::Damaged(error.to_string())),
+        // sled prints an empty backtrace behind its words.
+        Ok(Err(error)) => Err(KvError::Damaged(error.to_string().replace(" backtrace ()", ""))),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().map(String::as_str);
             let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");

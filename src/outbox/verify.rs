@@ -118,7 +118,15 @@ pub fn verify(kv: &dyn Kv, progress: &mut dyn FnMut(u64, u64)) -> Result<Verifie
     if told.recounted {
         recount(&books, &counted, &mut told);
         if let Some(written) = space.map(|space| space.weights).filter(|written| *written != weights) {
-            told.finding(format!("m/space: {written:?} was written, {weights:?} is there"));
+            let kinds = [
+                ("the log", written.log, weights.log),
+                ("events moved aside", written.aside, weights.aside),
+                ("dead letters", written.dead, weights.dead),
+                ("quarantine", written.quarantined, weights.quarantined),
+            ];
+            for (what, written, found) in kinds.into_iter().filter(|(_, written, found)| written != found) {
+                told.finding(format!("{what}: {written} bytes were written, {found} are there"));
+            }
         }
     }
     told.sound = told.found == 0;

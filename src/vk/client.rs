@@ -1,9 +1,12 @@
 //! HTTP to VK: one call out, bytes or an error back. Token and key travel in the body and the query and never appear in an
 //! error. Deliberately absent: retries, reading what an answer means (`wire`), what to do then (`session`).
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::redirect::Policy;
 use reqwest::{RequestBuilder, Response, Url};
 
@@ -74,6 +77,8 @@ pub struct Client {
     methods: Url,
     poll_margin: Duration,
     call_patience: Duration,
+    /// Shared by all clones: VK counts the calls of a community.
+    pace: Arc<DefaultDirectRateLimiter>,
 }
 
 impl Client {
@@ -90,7 +95,8 @@ impl Client {
             .build()
             .map_err(|error| ClientError::Build(innermost(&error.without_url())))?;
         let (poll_margin, call_patience) = (POLL_MARGIN, CALL_PATIENCE);
-        Ok(Self { http, settings: settings.clone(), methods, poll_margin, call_patience })
+        let pace = Arc::new(RateLimiter::direct(pace()));
+        Ok(Self { http, settings: settings.clone(), methods, poll_margin, call_patience, pace })
     }
 
     /// At what age a session is renewed.
@@ -137,7 +143,7 @@ impl Client {
         Ok(wire::settings_reply(&mend(&body))?)
     }
 
-    /// Calls a method of the API: the answer as it came.
+    /// Calls a method of the API: the answer as it came. Waits for its turn first: VK takes 20 calls a second.
     ///
     /// # Errors
     /// When there is no whole answer with HTTP 200.
@@ -145,6 +151,7 @@ impl Client {
         let url = self.methods.join(method).map_err(|error| CallError::Network(error.to_string()))?;
         let fixed = [("access_token", self.settings.token.expose()), ("v", &self.settings.api_version), ("lang", "ru")];
         let form: Vec<_> = parameters.iter().chain(&fixed).collect();
+        self.pace.until_ready().await;
         answer(self.http.post(url).form(&form).timeout(self.call_patience)).await
     }
 
@@ -154,6 +161,13 @@ impl Client {
         let fine = |url: &Url| url.scheme() == "https" || url.scheme() == "http" && self.methods.scheme() == "http";
         url.filter(fine).ok_or_else(|| CallError::Unreadable(wire::WireError { what: UNUSABLE_SERVER.to_owned() }))
     }
+}
+
+/// In no second more than 20 calls of a community: four at once, and sixteen more.
+fn pace() -> Quota {
+    const BURST: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
+    const EVERY: Duration = Duration::from_micros(62_500);
+    Quota::with_period(EVERY).unwrap_or(Quota::per_second(BURST)).allow_burst(BURST)
 }
 
 async fn answer(request: RequestBuilder) -> Result<Bytes, CallError> {
@@ -450,5 +464,26 @@ pub(super) mod tests {
         .await;
         let told = vk.client().long_poll_settings().await.expect("told");
         assert!(told.is_enabled && told.events["message_new"].0);
+    }
+
+    #[tokio::test]
+    async fn no_second_sees_more_than_twenty_calls() {
+        let moments: Arc<Mutex<Vec<std::time::Instant>>> = Arc::default();
+        let seen = Arc::clone(&moments);
+        let vk = FakeVk::start(move |_| {
+            seen.lock().expect("unpoisoned").push(std::time::Instant::now());
+            Reply::Says("{\"response\":1}".to_owned())
+        })
+        .await;
+        let client = vk.client();
+        let calls = (0..30).map(|_| client.call("users.get", &[]));
+        futures_util::future::join_all(calls).await.into_iter().for_each(|answer| drop(answer.expect("an answer")));
+        let moments = moments.lock().expect("unpoisoned");
+        // What comes late has still left in time: a window is looked at from its first call on, a little shorter.
+        let most = moments.iter().map(|start| {
+            let end = *start + Duration::from_millis(900);
+            moments.iter().filter(|at| **at >= *start && **at < end).count()
+        });
+        assert!(most.max().is_some_and(|most| most <= 20), "{moments:?}");
     }
 }

@@ -127,8 +127,8 @@ async fn a_lock_without_an_answer_is_75_and_names_its_holder() {
     let rig = Rig::new(&[("all", "")], "").await;
     let service = rig.start().await;
     service.stop().await;
-    let held =
-        event_router::outbox::Store::open_existing(&rig.data(), "a test", std::time::Duration::ZERO).expect("opened");
+    let held = event_router::outbox::Store::open_existing(&rig.data(), "a test", std::time::Duration::from_secs(5))
+        .expect("opened");
     let output = rig.run(&["outbox", "stats"]).await;
     assert_eq!(output.status.code(), Some(75));
     assert!(
