@@ -195,6 +195,10 @@ impl Intake<'_> {
     async fn renew_if_old(&mut self) {
         let now = Instant::now();
         let Some(due) = self.renewal.filter(|due| *due <= now) else { return };
+        if matches!(self.session.step(), Step::Open) {
+            // There is none to renew: one is asked for anyway.
+            return;
+        }
         let age = self.ingest.client.session_max_age();
         match self.ingest.client.session().await {
             Ok(reply) => {

@@ -2,7 +2,7 @@
 //! Deliberately absent: how it is done (`outbox::{verify, salvage, lookup, replay}`).
 #![allow(clippy::print_stderr, reason = "the command line speaks on stderr")]
 
-use std::io::{IsTerminal, stderr, stdin};
+use std::io::{IsTerminal, stderr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::access::{Access, Found, Live};
 use super::args::{CareVerb, SelectorArgs, StateArg};
 use super::exit::{Exit, Failure, say};
-use super::outbox::{look, plain, print, tell_offline};
+use super::outbox::{agreed, look, plain, print, tell_offline};
 use crate::clock::Clock;
 use crate::outbox::salvage::{Salvaged, salvage};
 use crate::outbox::space::people;
@@ -197,7 +197,8 @@ async fn run_discard(
         return print(json, &would, |_| "nothing matches\n".to_owned());
     }
     if !yes {
-        agreed(would.matched)?;
+        let words = format!("{} update(s) in quarantine would be discarded for good", would.matched);
+        agreed(format!("{words}; say --yes to do it"), &format!("{words}. Discard them?"))?;
     }
     let done = discard(&mut access, &ReplayAsked { dry_run: false, up_to: would.up_to, ..asked }).await?;
     print(json, &done, |done| format!("{} update(s) in quarantine are discarded\n", done.matched))
@@ -218,18 +219,6 @@ async fn discard(access: &mut Access, asked: &ReplayAsked) -> Result<Discarded, 
             Ok(Discarded { matched, done: !asked.dry_run, up_to: None })
         }
     }
-}
-
-fn agreed(count: u64) -> Result<(), Failure> {
-    if !(stdin().is_terminal() && stderr().is_terminal()) {
-        return Err(Failure::usage(format!(
-            "{count} update(s) in quarantine would be discarded for good; say --yes to do it"
-        )));
-    }
-    eprint!("{count} update(s) in quarantine would be discarded for good. Discard them? [y/N] ");
-    let mut answer = String::new();
-    stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::new("nothing was changed")) }
 }
 
 /// A bar on a terminal; nothing elsewhere.

@@ -125,7 +125,8 @@ async fn make_replay(
         return print(json, &plan, |plan| replays(plan, "would be replayed"));
     }
     if !yes {
-        agreed(&plan, count)?;
+        let refusal = format!("{count} row(s) would be replayed; say --yes to do it, or --dry-run to look");
+        agreed(refusal, &format!("{}Replay them?", replays(&plan, "would be replayed")))?;
     }
     let live = matches!(access, Access::Live(_));
     let made = ask(access, &ReplayAsked { id, selector, dry_run: false, up_to: None }).await?;
@@ -151,13 +152,11 @@ async fn ask(access: &mut Access, asked: &ReplayAsked) -> Result<Vec<ReplayMade>
 }
 
 /// Asks the person at the terminal; without one, `--yes` is needed.
-fn agreed(plan: &[ReplayMade], count: u64) -> Result<(), Failure> {
+pub(super) fn agreed(without_terminal: String, question: &str) -> Result<(), Failure> {
     if !(stdin().is_terminal() && stdout().is_terminal()) {
-        return Err(Failure::usage(format!(
-            "{count} row(s) would be replayed; say --yes to do it, or --dry-run to look"
-        )));
+        return Err(Failure::usage(without_terminal));
     }
-    eprint!("{}Replay them? [y/N] ", replays(plan, "would be replayed"));
+    eprint!("{question} [y/N] ");
     let mut answer = String::new();
     stdin().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::new("nothing was changed")) }

@@ -5,6 +5,9 @@
 
 use std::collections::BTreeSet;
 
+use super::frame::damaged;
+use super::keys::{self, DestinationId};
+use super::kv::KvError;
 use super::records::CursorRecord;
 use crate::domain::ids::Seq;
 
@@ -93,6 +96,14 @@ impl Cursor {
             end = seq.0 + 1;
         }
         CursorRecord { horizon: self.horizon, floor, runs }
+    }
+
+    /// The cursor that was stored for a destination.
+    ///
+    /// # Errors
+    /// [`KvError::Damaged`] when the record contradicts itself.
+    pub fn stored(id: DestinationId, record: &CursorRecord) -> Result<Self, KvError> {
+        Self::from_record(record).ok_or_else(|| damaged(&keys::destination(id), "the cursor contradicts itself"))
     }
 
     /// The cursor that was stored; nothing when the record contradicts itself.

@@ -182,9 +182,7 @@ impl Outbox {
     /// # Errors
     /// When it could not be made durable.
     pub async fn append(&self, append: Append) -> Result<Appended, OutboxError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Append(append, reply)).await?;
-        answer.await.map_err(|_| OutboxError::Closed)?
+        self.answered(|reply| Request::Append(append, reply)).await
     }
 
     /// Hands over what a worker settled; durable a little later.
@@ -200,9 +198,7 @@ impl Outbox {
     /// # Errors
     /// When it could not be made durable.
     pub async fn settle_durably(&self, settlement: Settlement) -> Result<(), OutboxError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Settle(settlement, Some(reply))).await?;
-        answer.await.map_err(|_| OutboxError::Closed)?
+        self.answered(|reply| Request::Settle(settlement, Some(reply))).await
     }
 
     /// Makes a replay of one destination's dead letters; returns its number.
@@ -215,9 +211,7 @@ impl Outbox {
         filter: ReplayFilter,
         matched: u64,
     ) -> Result<u64, OutboxError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Replay { destination, filter, matched, reply }).await?;
-        answer.await.map_err(|_| OutboxError::Closed)?
+        self.answered(|reply| Request::Replay { destination, filter, matched, reply }).await
     }
 
     /// Commits what became of updates in quarantine.
@@ -225,9 +219,7 @@ impl Outbox {
     /// # Errors
     /// When it could not be made durable.
     pub async fn reconvert(&self, reconverted: Reconverted) -> Result<(), OutboxError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Reconvert(reconverted, reply)).await?;
-        answer.await.map_err(|_| OutboxError::Closed)?
+        self.answered(|reply| Request::Reconvert(reconverted, reply)).await
     }
 
     /// Takes updates out of quarantine for good, by their numbers; answers how many there were.
@@ -235,8 +227,16 @@ impl Outbox {
     /// # Errors
     /// When it could not be made durable.
     pub async fn discard_quarantined(&self, numbers: Vec<u64>) -> Result<u64, OutboxError> {
+        self.answered(|reply| Request::Discard(numbers, reply)).await
+    }
+
+    /// Asks the writer and waits until what was asked for is durable.
+    async fn answered<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, OutboxError>>) -> Request,
+    ) -> Result<T, OutboxError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Discard(numbers, reply)).await?;
+        self.ask(request(reply)).await?;
         answer.await.map_err(|_| OutboxError::Closed)?
     }
 

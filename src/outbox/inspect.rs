@@ -74,8 +74,7 @@ impl Books {
             let key = keys::destination(*id);
             let record: DestinationRecord =
                 load(kv, &key)?.ok_or_else(|| damaged(&key, "a destination has a name and no cursor"))?;
-            let cursor =
-                Cursor::from_record(&record.cursor).ok_or_else(|| damaged(&key, "the cursor contradicts itself"))?;
+            let cursor = Cursor::stored(*id, &record.cursor)?;
             destinations.insert(*id, (record, cursor));
         }
         Ok(Self { head, names, destinations })
@@ -91,8 +90,7 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
     let mut checkpoints = Vec::new();
     rows::pages(kv, b"c/", |key, value| {
         let record: Checkpoint = frame::parse(key, &frame::whole(kv, key, value)?)?;
-        let group = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
-        let group_id = (group ^ (1 << 63)).cast_signed();
+        let group_id = keys::community(key).unwrap_or_default();
         checkpoints.push(CheckpointView { group_id, ts: record.ts.as_str().to_owned(), committed: At(record.at) });
         Ok(true)
     })?;

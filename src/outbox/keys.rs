@@ -181,6 +181,24 @@ fn numbered(prefix: &[u8], number: u64) -> Vec<u8> {
     [prefix, &number.to_be_bytes()].concat()
 }
 
+/// The community in the key of a checkpoint.
+#[must_use]
+pub fn community(key: &[u8]) -> Option<i64> {
+    last_number(key, NUMBERED_LEN).map(unsorted)
+}
+
+/// The destination in the key of its record, or of one of its rows.
+#[must_use]
+pub fn destination_of(key: &[u8]) -> Option<DestinationId> {
+    key.get(2..)?.first_chunk::<2>().map(|bytes| DestinationId::from_be_bytes(*bytes))
+}
+
+/// The signed number that was made sortable.
+#[must_use]
+pub fn unsorted(number: u64) -> i64 {
+    (number ^ (1 << 63)).cast_signed()
+}
+
 /// A signed number as bytes whose order is the numbers' order.
 fn sortable(number: i64) -> [u8; 8] {
     (number.cast_unsigned() ^ (1 << 63)).to_be_bytes()

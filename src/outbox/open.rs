@@ -100,11 +100,7 @@ impl Store {
     /// # Errors
     /// [`OutboxError::Absent`] when it is not, and as [`Store::open_or_create`].
     pub fn open_existing(dir: &Path, command: &str, patience: Duration) -> Result<Self, OutboxError> {
-        if !dir.join("CURRENT").exists() && generations::all(dir).map_or(true, |found| found.is_empty()) {
-            return Err(OutboxError::Absent { dir: dir.to_owned() });
-        }
-        let lock = Lock::take(dir, command, patience)?;
-        let generation = read_current(dir)?.ok_or_else(|| no_current(dir))?;
+        let (generation, lock) = existing(dir, command, patience)?;
         Self::open_generation(dir, generation, lock)
     }
 
@@ -117,11 +113,7 @@ impl Store {
         command: &str,
         patience: Duration,
     ) -> Result<(Self, Option<String>), OutboxError> {
-        if !dir.join("CURRENT").exists() && generations::all(dir).map_or(true, |found| found.is_empty()) {
-            return Err(OutboxError::Absent { dir: dir.to_owned() });
-        }
-        let lock = Lock::take(dir, command, patience)?;
-        let generation = read_current(dir)?.ok_or_else(|| no_current(dir))?;
+        let (generation, lock) = existing(dir, command, patience)?;
         let store = Self::open_unchecked(dir, generation, lock)?;
         match store.check() {
             Ok(()) => Ok((store, None)),
@@ -199,6 +191,16 @@ impl Store {
         let generations = Box::new(Directories::new(dir, generation));
         Self { kv: Arc::new(kv), generations, lock: Some(lock), dir: dir.to_owned() }
     }
+}
+
+/// The generation of an outbox that must be there, and its lock.
+fn existing(dir: &Path, command: &str, patience: Duration) -> Result<(u32, Lock), OutboxError> {
+    if !dir.join("CURRENT").exists() && generations::all(dir).map_or(true, |found| found.is_empty()) {
+        return Err(OutboxError::Absent { dir: dir.to_owned() });
+    }
+    let lock = Lock::take(dir, command, patience)?;
+    let generation = read_current(dir)?.ok_or_else(|| no_current(dir))?;
+    Ok((generation, lock))
 }
 
 /// A new outbox that is being filled: it is none until it is finished.

@@ -77,18 +77,17 @@ fn aside_key(key: &[u8]) -> Result<(Lane, Seq), KvError> {
     let number = |at: usize| {
         key.get(at..at + 8).and_then(|bytes| bytes.first_chunk::<8>()).map(|bytes| u64::from_be_bytes(*bytes))
     };
-    let signed = |number: u64| (number ^ (1 << 63)).cast_signed();
     let parts = (number(4), key.get(12), number(13), keys::last_number(key, keys::ASIDE_LEN));
     let (Some(group), Some(tag), Some(of), Some(seq)) = parts else {
         return Err(damaged(key, "no key of an event moved aside"));
     };
     let of = match tag {
         0 => LaneOf::Common,
-        1 => LaneOf::Peer(signed(of)),
-        2 => LaneOf::User(signed(of)),
+        1 => LaneOf::Peer(keys::unsorted(of)),
+        2 => LaneOf::User(keys::unsorted(of)),
         _ => return Err(damaged(key, "no lane in the key")),
     };
-    Ok((Lane { group: signed(group), of }, Seq(seq)))
+    Ok((Lane { group: keys::unsorted(group), of }, Seq(seq)))
 }
 
 /// Every replay that is not done, oldest first.

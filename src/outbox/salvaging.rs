@@ -89,10 +89,10 @@ impl Salvage {
             (keys::HEAD, _) => self.head = Some(frame::parse(key, bytes)?),
             (keys::NAMES, _) => self.names = frame::parse(key, bytes)?,
             (_, Some(b"d/")) => {
-                if let Some(id) = key.last_chunk::<2>() {
+                if let Some(id) = keys::destination_of(key) {
                     let record: DestinationRecord = frame::parse(key, bytes)?;
                     self.last_seq = self.last_seq.max(Seq(record.cursor.horizon.0.saturating_sub(1)));
-                    self.destinations.insert(u16::from_be_bytes(*id), record);
+                    self.destinations.insert(id, record);
                 }
             }
             (_, Some(b"e/")) => {
@@ -244,18 +244,18 @@ impl Salvage {
             }
             Some(b"p/") => {
                 let record: AsideRecord<'_> = frame::parse(key, bytes)?;
-                if self.comes_again(row_of(key), record.seq) {
+                if self.comes_again(keys::destination_of(key).unwrap_or_default(), record.seq) {
                     return Ok(());
                 }
-                counted.entry(row_of(key)).or_default().1 += 1;
+                counted.entry(keys::destination_of(key).unwrap_or_default()).or_default().1 += 1;
                 pages.add(key.to_vec(), bytes);
             }
             Some(b"x/") => {
                 let record: DeadRecord<'_> = frame::parse(key, bytes)?;
-                if self.comes_again(row_of(key), record.seq) {
+                if self.comes_again(keys::destination_of(key).unwrap_or_default(), record.seq) {
                     return Ok(());
                 }
-                counted.entry(row_of(key)).or_default().2 += 1;
+                counted.entry(keys::destination_of(key).unwrap_or_default()).or_default().2 += 1;
                 self.told.dead += 1;
                 pages.add(key.to_vec(), bytes);
             }
@@ -267,8 +267,8 @@ impl Salvage {
             }
             Some(b"c/") => {
                 let checkpoint: Checkpoint = frame::parse(key, bytes)?;
-                let group = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
-                self.told.checkpoints.push(((group ^ (1 << 63)).cast_signed(), checkpoint.ts.as_str().to_owned()));
+                let group = keys::community(key).unwrap_or_default();
+                self.told.checkpoints.push((group, checkpoint.ts.as_str().to_owned()));
                 pages.put(key.to_vec(), bytes);
             }
             Some(b"g/") => {
@@ -349,10 +349,6 @@ fn within(cursor: &Cursor, tail: Seq, next: Seq) -> Cursor {
 fn has_row(kv: &dyn Kv, id: DestinationId, logged: &Logged) -> Result<bool, KvError> {
     let (lane, seq) = (logged.queued.event.lane(), logged.queued.seq);
     Ok(kv.get(&keys::aside(id, lane, seq))?.is_some() || kv.get(&keys::dead(id, seq))?.is_some())
-}
-
-fn row_of(key: &[u8]) -> DestinationId {
-    key.get(2..4).and_then(|bytes| bytes.first_chunk::<2>()).map_or(0, |bytes| u16::from_be_bytes(*bytes))
 }
 
 fn chunk_of(kv: &dyn Kv, key: &[u8]) -> Result<Chunk, KvError> {

@@ -81,9 +81,8 @@ impl State {
         };
         for (key, value) in kv.scan(b"c/", b"c0", usize::from(u16::MAX))? {
             let checkpoint: Checkpoint = frame::parse(&key, &frame::whole(kv, &key, &value)?)?;
-            let group =
-                keys::last_number(&key, keys::NUMBERED_LEN).ok_or_else(|| damaged(&key, "no community in the key"))?;
-            state.checkpoints.insert((group ^ (1 << 63)).cast_signed(), checkpoint);
+            let group = keys::community(&key).ok_or_else(|| damaged(&key, "no community in the key"))?;
+            state.checkpoints.insert(group, checkpoint);
         }
         for (id, _) in &state.names.names {
             let key = keys::destination(*id);
@@ -119,8 +118,7 @@ impl State {
             }
         }
         for (id, record) in &self.destinations {
-            let cursor = Cursor::from_record(&record.cursor)
-                .ok_or_else(|| damaged(&keys::destination(*id), "the cursor contradicts itself"))?;
+            let cursor = Cursor::stored(*id, &record.cursor)?;
             if cursor.floor() < tail || cursor.horizon() > next {
                 let (floor, horizon) = (cursor.floor(), cursor.horizon());
                 let finding = format!("the cursor [{floor}, {horizon}) leaves the log [{tail}, {next})");

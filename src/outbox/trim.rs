@@ -114,7 +114,7 @@ impl State {
     /// That nothing waits for a destination without a worker is what its counters say: it is looked before a chunk goes.
     fn check_idle(&self, kv: &dyn Kv, key: &[u8], value: &[u8], first: Seq, end: Seq) -> Result<(), KvError> {
         for (id, record) in self.destinations.iter().filter(|(_, record)| record.cursor.floor < end) {
-            let cursor = cursor_of(*id, record)?;
+            let cursor = Cursor::stored(*id, &record.cursor)?;
             if let Some(logged) = waiting(&log::decode(kv, key, value, first)?, &cursor, *id).next() {
                 let (name, seq) = (self.names.name_of(*id), logged.queued.seq);
                 return Err(damaged(key, &format!("event {seq} waits for {name}, whose counters say that none does")));
@@ -159,7 +159,7 @@ impl State {
             if record.cursor.floor >= chunk.end() || self.is_idle(*id) {
                 continue;
             }
-            holders.push((*id, cursor_of(*id, record)?));
+            holders.push((*id, Cursor::stored(*id, &record.cursor)?));
         }
         let mut left = Left::default();
         for (id, cursor) in holders {
@@ -205,10 +205,6 @@ impl State {
         self.dirty.destinations.insert(id);
         Ok(true)
     }
-}
-
-fn cursor_of(id: DestinationId, record: &DestinationRecord) -> Result<Cursor, KvError> {
-    Cursor::from_record(&record.cursor).ok_or_else(|| damaged(&keys::destination(id), "the cursor contradicts itself"))
 }
 
 /// The events of a chunk that a destination takes and has not settled.

@@ -133,7 +133,7 @@ impl Upkeep {
             tracing::warn!(%error, "nothing can be kept in reserve for a full volume");
         }
         let grown = disk.file > COPY_ABOVE_BYTES && disk.file > live.saturating_mul(COPY_FACTOR);
-        let grown = grown || (self.space.borrow().gave_way && usage.holds_slack());
+        let grown = grown || (space.gave_way && usage.holds_slack());
         let fits = disk.free > live.saturating_mul(2) + COPY_ROOM_BYTES;
         if grown && fits && !rests && self.copying.is_none() && self.old.is_none() {
             self.begin();

@@ -210,8 +210,7 @@ impl Verifier<'_> {
         event: &EventRecord<'_>,
         count: impl FnOnce(&mut Counted),
     ) -> Result<(), KvError> {
-        let id = key.get(2..4).and_then(|bytes| bytes.first_chunk::<2>()).map(|bytes| u16::from_be_bytes(*bytes));
-        let id = id.filter(|id| self.books.destinations.contains_key(id));
+        let id = keys::destination_of(key).filter(|id| self.books.destinations.contains_key(id));
         let id = id.ok_or_else(|| damaged(key, "a row of a destination that has no name"))?;
         count(self.counted.entry(id).or_default());
         if key.last_chunk::<8>() != Some(&seq.0.to_be_bytes()) {

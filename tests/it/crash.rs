@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::yield_now;
 
 use crate::rig::{Rig, within};
-use crate::store_rig::{append, copy, event, fill, names, pending, settings, settlement};
+use crate::store_rig::{append, copy, event, fill, look_on, names, pending, settings, settlement};
 
 /// How many kills, where `default` are enough.
 fn kills(default: u64) -> u64 {
@@ -164,10 +164,7 @@ async fn drained(dir: &Path) {
     });
     let changes = changes.collect();
     outbox.settle_durably(settlement(id, &cursor, changes)).await.expect("settled");
-    for name in ["commands", "messages"] {
-        let (id, cursor, _) = pending(&outbox, name).await;
-        outbox.settle_durably(settlement(id, &cursor, Vec::new())).await.expect("settled");
-    }
+    look_on(&outbox, &["commands", "messages"]).await;
     let log_from =
         async || outbox.read_store(|kv| inspect::stats(kv, "", crate::store_rig::NOW)).await.expect("stats").log_from;
     within("the log to be deleted", async { while log_from().await < 2600 {} }).await;

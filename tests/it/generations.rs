@@ -16,7 +16,7 @@ use event_router::outbox::verify::verify;
 use event_router::outbox::{Change, Outbox, Place, Store};
 
 use crate::rig::within;
-use crate::store_rig::{NOW, append, contents, copy, event, fill, names, open, pending, settings, settlement};
+use crate::store_rig::{NOW, append, contents, copy, event, fill, look_on, names, open, pending, settings, settlement};
 
 /// Makes an image of the directory before and after each step.
 struct Watched {
@@ -171,10 +171,7 @@ async fn a_drained_backlog_gives_its_disk_back_while_events_come() {
         let change = Change::Delivered { seq: queued.seq, from: Place::Log, tried: false };
         outbox.settle(settlement(id, &cursor, vec![change])).await.expect("settled");
     }
-    for name in ["commands", "messages"] {
-        let (id, cursor, _) = pending(&outbox, name).await;
-        outbox.settle_durably(settlement(id, &cursor, Vec::new())).await.expect("settled");
-    }
+    look_on(&outbox, &["commands", "messages"]).await;
     // Events go on coming while it is copied; those stay.
     let mut ts = 100;
     within("the disk", async {

@@ -84,6 +84,14 @@ pub(crate) fn settlement(destination: u16, cursor: &Cursor, changes: Vec<Change>
     Settlement { destination, cursor: cursor.clone(), changes, last_ok: Some(NOW), outage: None }
 }
 
+/// Destinations that nothing is for look at everything, and hold nothing.
+pub(crate) async fn look_on(outbox: &Outbox, names: &[&str]) {
+    for name in names {
+        let (id, cursor, _) = pending(outbox, name).await;
+        outbox.settle_durably(settlement(id, &cursor, Vec::new())).await.expect("settled");
+    }
+}
+
 /// Fills `dir` with everything; `batches` answers of VK of 25 events each.
 pub(crate) async fn fill(dir: &Path, batches: u64) {
     let outbox = open(dir).await.expect("opened");
