@@ -198,9 +198,21 @@ pub(super) fn write_current(dir: &Path, generation: u32) -> io::Result<()> {
     persist(written(dir, generation)?, dir)
 }
 
+/// What `CURRENT` says. Its last line tells damage from a newer format, so every version must write it.
+pub(super) fn current_text(format: u32, generation: u32) -> String {
+    let said = format!("format {format}\ngeneration {generation}\n");
+    format!("{said}sum {}\n", crc32fast::hash(said.as_bytes()))
+}
+
+/// Whether the last line fits what stands before it.
+pub(super) fn current_is_sound(text: &str) -> bool {
+    let sum = text.rfind("sum ").map(|at| text.split_at(at));
+    sum.is_some_and(|(said, sum)| sum == format!("sum {}\n", crc32fast::hash(said.as_bytes())))
+}
+
 fn written(dir: &Path, generation: u32) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new().prefix(".CURRENT").tempfile_in(dir)?;
-    write!(file, "format {FORMAT}\ngeneration {generation}\n")?;
+    file.write_all(current_text(FORMAT, generation).as_bytes())?;
     file.as_file().sync_all()?;
     Ok(file)
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! <dir>/lock                 flock; "<pid> (<command>)" of who holds it; taken before anything else is read
-//! <dir>/CURRENT              two lines: "format 1", "generation N"; replaced by rename, after the generation is synced
+//! <dir>/CURRENT              "format 1", "generation N", "sum <CRC-32 of these two lines>"; replaced by rename, after the generation is synced
 //! <dir>/generation-NNNNNN/   a sled 0.34 store: segments of 2 MiB, no compression, one tree
 //! <dir>/COMMITS              number of the last durable commit u64 | its CRC-32; written over, never synced
 //! <dir>/SYNC-FAILED          there when a commit failed: the next start copies the store before it trusts it
@@ -12,7 +12,7 @@
 //! <dir>/admin.sock           the operator's socket while the service runs
 //! ```
 //!
-//! A newer format than this program's is refused before sled is opened. `CURRENT` must name a generation that is there:
+//! A newer format than this program's is refused before sled is opened; the sum tells it from a damaged number. `CURRENT` must name a generation that is there:
 //! sled would make an empty one. Without `CURRENT`, a generation that holds a checkpoint is damage; one that holds none
 //! is what a process left that died while it made the outbox, and is removed. Any other generation than the one that
 //! `CURRENT` names was not finished, or was replaced, and is removed once that one is open and sound.

@@ -262,6 +262,9 @@ fn read_current(dir: &Path) -> Result<Option<u32>, OutboxError> {
         io::ErrorKind::InvalidData => unreadable_current(dir, "it is no text"),
         _ => OutboxError::of_store(dir, &error.into()),
     })?;
+    if !generations::current_is_sound(&text) {
+        return Err(unreadable_current(dir, "its last line, \"sum N\", does not fit what stands before it"));
+    }
     let number = |name: &str| {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value
@@ -341,8 +344,14 @@ mod tests {
     fn a_newer_format_is_left_alone() {
         let dir = tempfile::tempdir().expect("a directory");
         drop(open(dir.path()).expect("made"));
-        fs::write(dir.path().join("CURRENT"), "format 99\ngeneration 1\n").expect("written");
+        let current = dir.path().join("CURRENT");
+        fs::write(&current, generations::current_text(99, 1)).expect("written");
         assert!(matches!(open(dir.path()), Err(OutboxError::Newer { found: 99, .. })));
+        // A number that damage made is no newer version, and no other generation.
+        for flipped in [generations::current_text(FORMAT, 1).replace("format 1", "format 5"), "format 1\n".to_owned()] {
+            fs::write(&current, flipped).expect("written");
+            assert!(matches!(open(dir.path()), Err(OutboxError::Damaged { .. })));
+        }
     }
 
     #[test]
