@@ -19,7 +19,7 @@ use crate::domain::event::Source;
 use crate::domain::ids::{GroupId, Ts};
 use crate::domain::time::Moment;
 use crate::outbox::records::QuarantineRecord;
-use crate::outbox::{Append, Outbox, OutboxError};
+use crate::outbox::{Append, Heard, Outbox, OutboxError};
 use crate::status::Status;
 use crate::vk::wire::{ErrorClass, PollReply, poll_reply};
 use crate::vk::{CallError, Client, Commit, Session, Step};
@@ -62,6 +62,8 @@ pub struct Ingest {
     pub outbox: Outbox,
     /// The community.
     pub group: GroupId,
+    /// Whether messages that gaps swallow are fetched back.
+    pub backfill: bool,
     /// Where it tells how it goes.
     pub status: Status,
     /// What time it is.
@@ -273,11 +275,19 @@ impl Intake<'_> {
             unrouted: 0,
             quarantined: Vec::new(),
             gap: commit.gap().cloned(),
+            heard: ingest.backfill.then(Vec::new),
         };
         for update in read {
             match update {
                 Ok(update) => {
+                    let message = update.new_message();
                     let (event, takers) = ingest.converter.event(update, &book, at);
+                    if let (Some(heard), Some((peer, cmid))) = (&mut append.heard, message)
+                        && event.group == ingest.group
+                    {
+                        let event = (!takers.is_empty()).then_some(append.events.len());
+                        heard.push(Heard { peer, cmid, event });
+                    }
                     match takers.is_empty() {
                         true => append.unrouted += 1,
                         false => append.events.push((event, Source::Live, takers)),

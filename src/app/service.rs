@@ -7,6 +7,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio_util::sync::CancellationToken;
 
+use super::backfill::Backfill;
 use super::community::Community;
 use super::converter::Converter;
 use super::ingest::Ingest;
@@ -90,7 +91,15 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
     let converter = Arc::new(Converter { names, rules, events: settings.events });
     let reconvert = Reconvert { converter: Arc::clone(&converter), outbox: outbox.clone(), clock: clock.clone() };
     tasks.spawn("reconvert", reconvert.run(stop.clone()));
+    let backfill = settings.vk.backfill;
+    if backfill {
+        let (client, converter, outbox) = (client.clone(), Arc::clone(&converter), outbox.clone());
+        let group = settings.vk.group_id;
+        let backfill = Backfill { client, converter, outbox, group, clock: clock.clone(), seed: seed() };
+        tasks.spawn("backfill", backfill.run(stop.clone()));
+    }
     let ingest = Ingest {
+        backfill,
         converter,
         client,
         outbox: outbox.clone(),

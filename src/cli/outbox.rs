@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::domain::time::Moment;
 use crate::outbox::kv::{Kv, KvError};
 use crate::outbox::views::{
-    At, DeliveryState, DeliveryView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats,
+    At, BackfillView, DeliveryState, DeliveryView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats,
 };
 use crate::outbox::{OutboxError, Store, inspect, lookup, replay};
 
@@ -268,7 +268,8 @@ fn render_gaps(gaps: &[GapView], now: Moment) -> String {
     if gaps.is_empty() {
         return "VK has lost nothing that we know of\n".to_owned();
     }
-    let mut shown = table(&["GAP", "WHEN", "COMMUNITY", "FROM TS", "TO TS", "DISTANCE", "AWAY", "CAUSE"]);
+    let mut shown =
+        table(&["GAP", "WHEN", "COMMUNITY", "FROM TS", "TO TS", "DISTANCE", "AWAY", "CAUSE", "FETCHED BACK"]);
     for gap in gaps {
         let away =
             gap.away_seconds.map_or_else(|| "-".to_owned(), |seconds| span(std::time::Duration::from_secs(seconds)));
@@ -281,7 +282,9 @@ fn render_gaps(gaps: &[GapView], now: Moment) -> String {
             number(gap.distance),
             away,
             gap.cause.clone(),
+            gap.backfill.as_ref().map_or_else(|| "vk.backfill is off".to_owned(), BackfillView::words),
         ]);
     }
     text(&shown)
+        + "Only messages can be fetched back: button presses, reactions, edits and other events of a gap are gone.\n"
 }

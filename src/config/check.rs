@@ -149,8 +149,10 @@ fn vk_section(vk: &Reader<'_>, missing: &mut Vec<Problem>) -> Option<vk::Setting
     if !vk.has("group_id") {
         missing.push(absent("vk.group_id", "the community's number (GROUPID)"));
     }
+    let backfill = vk.flag("backfill", false);
     vk.finish();
     Some(vk::Settings {
+        backfill,
         token: token?,
         group_id: group_id?,
         api_url: api_url.unwrap_or_else(|| "https://api.vk.ru".to_owned()),
@@ -289,6 +291,6 @@ mod tests {
         let checked = told.map(|row| {
             assert_eq!(loaded(Some((row.key, row.default.trim_matches('`')))), loaded(None), "{}", row.key);
         });
-        assert_eq!(checked.count(), 26);
+        assert_eq!(checked.count(), 27);
     }
 }

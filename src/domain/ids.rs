@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
 
 /// Position of an event in the outbox, from 1, contiguous, never used twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,6 +101,16 @@ text_id!(
     "an event id is 1 to 64 letters, digits, _ and -",
     plain
 );
+
+impl EventId {
+    /// The id of a message that was fetched back after a gap: SHA-1 over the word `fetched`, the community, the conversation
+    /// and the message's number in it, in decimal, each ended by a line feed. The same message always gets the same.
+    #[must_use]
+    pub fn fetched(group: GroupId, peer: i64, cmid: i64) -> Self {
+        let digest = Sha1::digest(format!("fetched\n{}\n{peer}\n{cmid}\n", group.get()));
+        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
 
 /// A VK community, by its positive number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use super::keys::DestinationId;
 use super::kv::{Batch, Kv, KvError};
 use super::open::{Lock, Store};
 use super::records::ReplayFilter;
-use super::requests::{Append, Appended, Reconverted, Settlement};
+use super::requests::{Append, Appended, Filled, Reconverted, Settlement};
 use super::space::Space;
 use super::state::State;
 use super::upkeep::Upkeep;
@@ -52,6 +52,7 @@ pub struct Outbox {
     requests: mpsc::Sender<Request>,
     pub(super) head: watch::Receiver<Seq>,
     replays: watch::Receiver<u64>,
+    gaps: watch::Receiver<u64>,
     relief: watch::Receiver<Seq>,
     space: watch::Receiver<Space>,
     failed: watch::Receiver<Option<OutboxError>>,
@@ -99,6 +100,7 @@ impl Outbox {
         let (head_sender, head) = watch::channel(state.head.next);
         let (relief_sender, relief) = watch::channel(Seq(0));
         let (replays_sender, replays) = watch::channel(0);
+        let (gaps_sender, gaps) = watch::channel(state.head.next_gap);
         let (failed_sender, failed) = watch::channel(None);
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -108,12 +110,13 @@ impl Outbox {
             relief: relief_sender,
             head: head_sender,
             replays: replays_sender,
+            gaps: gaps_sender,
             failed: failed_sender,
             clock,
         };
         let thread = writer.start().map_err(|error| told(error.into()))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok(Self { shared, requests, head, replays, relief, space, failed, destinations: Arc::new(known), thread })
+        Ok(Self { shared, requests, head, replays, gaps, relief, space, failed, destinations: Arc::new(known), thread })
     }
 
     /// Opens the directory and starts its writer. Waits for the lock as long as `patience`.
@@ -156,6 +159,12 @@ impl Outbox {
     #[must_use]
     pub fn watch_replays(&self) -> watch::Receiver<u64> {
         self.replays.clone()
+    }
+
+    /// Tells when a gap has been recorded.
+    #[must_use]
+    pub fn watch_gaps(&self) -> watch::Receiver<u64> {
+        self.gaps.clone()
     }
 
     /// Tells below which position workers are asked to move aside what they have pending, so that the log can be deleted.
@@ -220,6 +229,14 @@ impl Outbox {
     /// When it could not be made durable.
     pub async fn reconvert(&self, reconverted: Reconverted) -> Result<(), OutboxError> {
         self.answered(|reply| Request::Reconvert(reconverted, reply)).await
+    }
+
+    /// Commits what became of messages that a gap has swallowed.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn fill(&self, filled: Filled) -> Result<(), OutboxError> {
+        self.answered(|reply| Request::Fill(filled, reply)).await
     }
 
     /// Takes updates out of quarantine for good, by their numbers; answers how many there were.

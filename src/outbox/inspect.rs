@@ -12,7 +12,7 @@ use super::log;
 use super::records::{AsideRecord, Checkpoint, DestinationRecord, GapRecord, Head, Names, Space};
 use super::rows;
 use super::space::Usage;
-use super::views::{At, CheckpointView, DestinationState, DestinationView, GapView, ReplayView, Stats};
+use super::views::{At, BackfillView, CheckpointView, DestinationState, DestinationView, GapView, ReplayView, Stats};
 use crate::domain::ids::TsJump;
 use crate::domain::time::Moment;
 
@@ -222,6 +222,14 @@ pub fn gaps(kv: &dyn Kv) -> Result<Vec<GapView>, KvError> {
             last_heard: record.heard.map(At),
             away_seconds: record.heard.map(|heard| heard.age(record.at).as_secs()),
             cause: record.cause,
+            backfill: record.backfill.map(|told| BackfillView {
+                recovered: told.recovered,
+                absent: told.absent,
+                refused_chats: told.refused,
+                refusal: told.refusal,
+                left_chats: told.left,
+                finished: told.finished.map(At),
+            }),
         });
         Ok(true)
     })?;

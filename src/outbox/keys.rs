@@ -114,6 +114,27 @@ pub fn quarantine(number: u64) -> Vec<u8> {
     numbered(b"q/", number)
 }
 
+/// Where the messages of a chat stand.
+#[must_use]
+pub fn chat(group: i64, peer: i64) -> Vec<u8> {
+    [chats(group).as_slice(), &sortable(peer)].concat()
+}
+
+/// What the keys of all chats of a community begin with.
+#[must_use]
+pub fn chats(group: i64) -> Vec<u8> {
+    [b"k/".as_slice(), &sortable(group)].concat()
+}
+
+/// The peer in the key of a chat; nothing for the key of a part.
+#[must_use]
+pub fn chat_peer(key: &[u8]) -> Option<i64> {
+    last_number(key, CHAT_LEN).map(unsorted)
+}
+
+/// Length of the key of a chat.
+const CHAT_LEN: usize = 2 + 8 + 8;
+
 /// A replay job.
 #[must_use]
 pub fn replay(number: u64) -> Vec<u8> {
@@ -141,6 +162,7 @@ pub fn record_of_part(key: &[u8]) -> Option<&[u8]> {
         b"x/" | b"r/" => ROW_LEN,
         b"c/" | b"g/" | b"q/" | b"j/" => NUMBERED_LEN,
         b"d/" => DESTINATION_LEN,
+        b"k/" => CHAT_LEN,
         b"m/" => [HEAD, NAMES, RING, SPACE].into_iter().find(|name| key.starts_with(name))?.len(),
         _ => return None,
     };

@@ -37,7 +37,8 @@
 //! | `p/<destination><community i64><tag u8><id i64><seq>` | `AsideRecord` | an event of a blocked chat, moved aside; tag 0 common, 1 peer, 2 user |
 //! | `x/<destination><seq>` | `DeadRecord` | a dead letter with its history and event |
 //! | `r/<destination><seq>` | `History` | attempts of an event that is still pending |
-//! | `g/<number u64>` | `GapRecord` | what VK lost |
+//! | `g/<number u64>` | `GapRecord` | what VK lost, and what of it was fetched back |
+//! | `k/<community i64><peer i64>` | `ChatRecord` | with `vk.backfill`: the last message of a chat, and which are missing since a gap |
 //! | `q/<number u64>` | `QuarantineRecord` | an update that could not be read |
 //! | `j/<number u64>` | `ReplayRecord` | a replay that is not done; of destination 65535: quarantine, to be converted again |
 //!
@@ -83,6 +84,7 @@
 //!
 //! Deliberately absent: a copy of an event per destination, a row per delivery, any second queue.
 
+pub mod chats;
 pub mod cursor;
 pub mod error;
 pub mod frame;
@@ -107,6 +109,7 @@ pub mod verify;
 pub mod views;
 
 mod copying;
+mod filling;
 mod quarantine;
 mod reads;
 mod repeats;
@@ -123,5 +126,7 @@ pub use error::OutboxError;
 pub use handle::Outbox;
 pub use open::Store;
 pub use reads::{Page, Resume};
-pub use requests::{Append, Appended, Change, Place, Reconverted, Settlement};
+pub use requests::{
+    Append, Appended, Change, Fetched, FetchedAs, Filled, Heard, Place, Reconverted, Settlement, Turned,
+};
 pub use settings::Settings;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::chats::{ChatRecord, Wanted};
 use super::error::OutboxError;
 use super::frame;
 use super::handle::Outbox;
@@ -13,7 +14,9 @@ use super::inspect;
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::log::{self, Chunk};
-use super::records::{AsideRecord, Checkpoint, DestinationRecord, History, QuarantineRecord, ReplayRecord};
+use super::records::{
+    AsideRecord, BackfillRecord, Checkpoint, DestinationRecord, GapRecord, History, QuarantineRecord, ReplayRecord,
+};
 use super::rows::{self, AsideLane, DeadLetter};
 use crate::domain::event::Queued;
 use crate::domain::ids::{GroupId, Lane, Seq};
@@ -163,6 +166,79 @@ impl Outbox {
         after: Seq,
     ) -> Result<Vec<DeadLetter>, OutboxError> {
         self.read_store(move |kv| rows::replayable(kv, number, &job, after)).await
+    }
+
+    /// The gaps of a community whose messages are still to be fetched back, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn gaps_to_fill(&self, group: GroupId) -> Result<Vec<u64>, OutboxError> {
+        self.read_store(move |kv| {
+            let mut found = Vec::new();
+            rows::pages(kv, b"g/", |key, value| {
+                let record: GapRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
+                let waits = record.backfill.is_some_and(|backfill| backfill.finished.is_none());
+                if record.group == group.get() && waits {
+                    found.extend(keys::last_number(key, keys::NUMBERED_LEN));
+                }
+                Ok(true)
+            })?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// What was fetched back of each of these gaps.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn backfills(&self, gaps: Vec<u64>) -> Result<Vec<(u64, BackfillRecord)>, OutboxError> {
+        self.read_store(move |kv| {
+            let mut found = Vec::new();
+            for gap in &gaps {
+                let record: Option<GapRecord> = frame::load(kv, &keys::gap(*gap))?;
+                found.extend(record.and_then(|record| record.backfill).map(|backfill| (*gap, backfill)));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// A chat as far as gaps up to `gap` have swallowed something in it; the first one after `after` that has something
+    /// to be asked for.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn next_to_fill(
+        &self,
+        group: GroupId,
+        after: Option<i64>,
+        gap: u64,
+    ) -> Result<Option<(i64, Wanted)>, OutboxError> {
+        self.read_store(move |kv| {
+            let all = keys::chats(group.get());
+            let start = after.map_or_else(|| all.clone(), |peer| [&keys::chat(group.get(), peer), &[0][..]].concat());
+            let mut found = None;
+            rows::walk(kv, start, &keys::after(&all), |key, value| {
+                let record: ChatRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
+                found = keys::chat_peer(key).zip(record.wanted(gap));
+                Ok(found.is_none())
+            })?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// What is still to be asked for in one chat.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn to_fill(&self, group: GroupId, peer: i64, gap: u64) -> Result<Option<Wanted>, OutboxError> {
+        self.read_store(move |kv| {
+            let record: Option<ChatRecord> = frame::load(kv, &keys::chat(group.get(), peer))?;
+            Ok(record.and_then(|record| record.wanted(gap)))
+        })
+        .await
     }
 
     /// Runs a look at what is durable, off the runtime's threads.

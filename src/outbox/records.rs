@@ -90,6 +90,8 @@ pub struct Checkpoint {
     pub at: Moment,
     /// When VK last answered, give or take a minute.
     pub heard: Moment,
+    /// The latest gap whose messages are to be fetched back; 0 is none.
+    pub gap: u64,
 }
 
 /// An event inside a chunk.
@@ -253,6 +255,25 @@ pub struct GapRecord {
     pub heard: Option<Moment>,
     /// What VK said, in words.
     pub cause: String,
+    /// What was fetched back; nothing where that was off when the gap came about.
+    pub backfill: Option<BackfillRecord>,
+}
+
+/// How it went with the messages that a gap has swallowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackfillRecord {
+    /// Messages that were fetched back.
+    pub recovered: u64,
+    /// Messages that were known to be missing and that VK does not have any more.
+    pub absent: u64,
+    /// Chats of which VK told nothing, and its last words about it.
+    pub refused: u64,
+    /// VK's last refusal, in words.
+    pub refusal: Option<String>,
+    /// Chats that were left because there was too much to fetch.
+    pub left: u64,
+    /// When it was over; nothing while it is not.
+    pub finished: Option<Moment>,
 }
 
 /// `q/<number>`: an update that could not be read.

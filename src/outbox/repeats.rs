@@ -36,6 +36,11 @@ impl Repeats {
         true
     }
 
+    /// Whether an event is among the latest ones.
+    pub(super) fn knows(&self, group: i64, id: &str) -> bool {
+        self.known.contains(&(group, Box::from(id)))
+    }
+
     /// Fills the window from the end of the log.
     pub(super) fn fill(&mut self, kv: &dyn Kv, head: &Head) -> Result<(), KvError> {
         let mut from = Seq(head.next.0.saturating_sub(REPEAT_WINDOW as u64)).max(head.tail);

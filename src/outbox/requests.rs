@@ -23,6 +23,78 @@ pub struct Append {
     pub quarantined: Vec<QuarantineRecord>,
     /// What VK says it lost: the ts that was asked with, and VK's words.
     pub gap: Option<(Ts, String)>,
+    /// Where the answer's new messages stand in their chats, in VK's order, whoever takes them; nothing unless messages that
+    /// gaps swallow are fetched back.
+    pub heard: Option<Vec<Heard>>,
+}
+
+/// A new message of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The conversation.
+    pub peer: i64,
+    /// Its number in it.
+    pub cmid: i64,
+    /// Its place among the answer's events, when somebody takes it.
+    pub event: Option<usize>,
+}
+
+/// What became of messages that a gap has swallowed.
+#[derive(Clone, Debug)]
+pub enum Filled {
+    /// Some of a chat were asked for, or it was given up.
+    Chat {
+        /// The community.
+        group: GroupId,
+        /// The conversation.
+        peer: i64,
+        /// The gap that they are counted for.
+        gap: u64,
+        /// The latest gap that was known when VK was asked.
+        up_to: u64,
+        /// What came of it.
+        turn: Turned,
+    },
+    /// Every chat has had its turn: these gaps are done with.
+    Over(Vec<u64>),
+}
+
+/// What came of a turn of a chat.
+#[derive(Clone, Debug)]
+pub enum Turned {
+    /// VK was asked for messages and had these, in order.
+    Asked {
+        /// The first cmid.
+        from: i64,
+        /// The last cmid.
+        to: i64,
+        /// What VK had.
+        messages: Vec<Fetched>,
+    },
+    /// VK tells nothing of this chat, in its words.
+    Refused(String),
+    /// There is too much to fetch.
+    Left,
+}
+
+/// A message that was fetched back.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Its number in its chat.
+    pub cmid: i64,
+    /// What it became.
+    pub became: FetchedAs,
+}
+
+/// What became of a message that was fetched back.
+#[derive(Clone, Debug)]
+pub enum FetchedAs {
+    /// An event and who takes it; nobody may.
+    Event(Event, Vec<DestinationId>),
+    /// It could not be read.
+    Unreadable(QuarantineRecord),
+    /// It would not have come live either: the community has its type switched off.
+    SwitchedOff,
 }
 
 /// What became of updates in quarantine that were converted again: in one commit they leave it and join the log.

@@ -218,7 +218,8 @@ pub fn pages(
     walk(kv, prefix.to_vec(), &keys::after(prefix), visit)
 }
 
-fn walk(
+/// Visits every pair from a key on and before another, a page at a time, until the visitor says no.
+pub(super) fn walk(
     kv: &dyn Kv,
     mut from: Vec<u8>,
     end: &[u8],

@@ -35,6 +35,7 @@ pub(super) struct Salvage {
     /// The highest numbers that are in use: none of them is given again.
     last_seq: Seq,
     last_quarantined: u64,
+    last_gap: u64,
     last_replay: u64,
 }
 
@@ -50,6 +51,7 @@ impl Salvage {
             pieces: Vec::new(),
             last_seq: Seq(0),
             last_quarantined: 0,
+            last_gap: 0,
             last_replay: 0,
         };
         let mut times: Vec<(Moment, Moment)> = Vec::new();
@@ -272,16 +274,16 @@ impl Salvage {
                 pages.put(key.to_vec(), bytes);
             }
             Some(b"g/") => {
-                // Numbered anew: their numbers are their count.
                 self.told.gaps += 1;
-                pages.put(keys::gap(self.told.gaps), bytes);
+                self.last_gap = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
+                pages.put(key.to_vec(), bytes);
             }
             Some(b"j/") => {
                 let number = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
                 self.last_replay = self.last_replay.max(number);
                 pages.put(key.to_vec(), bytes);
             }
-            Some(b"r/") => pages.put(key.to_vec(), bytes),
+            Some(b"r/" | b"k/") => pages.put(key.to_vec(), bytes),
             _ => {}
         }
         Ok(())
@@ -326,7 +328,7 @@ impl Salvage {
             self.told.aside += aside;
             frame::put(batch, keys::destination(id), &record);
         }
-        head.next_gap = self.told.gaps + 1;
+        head.next_gap = head.next_gap.max(self.last_gap + 1);
         head.next_quarantined = head.next_quarantined.max(self.last_quarantined + 1);
         head.next_replay = head.next_replay.max(self.last_replay + 1);
         frame::put(batch, keys::HEAD.to_vec(), &head);

@@ -8,14 +8,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use super::chats::ChatRecord;
 use super::cursor::Cursor;
 use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{
-    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, ReplayFilter, ReplayRecord, Ring,
-    Space,
+    AsideRecord, BackfillRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, QuarantineRecord,
+    ReplayFilter, ReplayRecord, Ring, Space,
 };
 use super::repeats::Repeats;
 use super::requests::{Append, Appended, Change, Place, Settlement};
@@ -39,7 +40,7 @@ pub struct State {
     pub(super) configured: BTreeSet<DestinationId>,
     /// The chats of detached destinations that are aside, once it was looked.
     pub(super) aside: HashMap<DestinationId, HashSet<Lane>>,
-    repeats: Repeats,
+    pub(super) repeats: Repeats,
     pub(super) retention: Duration,
     pub(super) dirty: Dirty,
 }
@@ -49,6 +50,9 @@ pub(super) struct Dirty {
     pub(super) head: bool,
     pub(super) ring: bool,
     pub(super) destinations: HashSet<DestinationId>,
+    /// Records of chats and gaps, by their keys.
+    pub(super) chats: BTreeMap<Vec<u8>, ChatRecord>,
+    pub(super) gaps: BTreeMap<Vec<u8>, GapRecord>,
 }
 
 impl State {
@@ -175,26 +179,49 @@ impl State {
     }
 
     /// Takes in what an answer brought; gives the events their numbers and returns those that are new.
-    pub fn append(&mut self, batch: &mut Batch, append: Append, now: Moment) -> (Appended, Vec<Logged>) {
+    ///
+    /// # Errors
+    /// When the record of a chat cannot be read.
+    pub fn append(
+        &mut self,
+        kv: &dyn Kv,
+        batch: &mut Batch,
+        mut append: Append,
+        now: Moment,
+    ) -> Result<(Appended, Vec<Logged>), KvError> {
         let group = append.group.get();
-        let (done, logged) = self.take_in(batch, append.events);
-        for record in append.quarantined {
-            frame::add(batch, keys::quarantine(self.head.next_quarantined), &record);
-            self.head.next_quarantined += 1;
-            self.head.quarantined += 1;
-        }
-        if let Some((from, cause)) = append.gap {
-            let heard = self.checkpoints.get(&group).map(|checkpoint| checkpoint.heard);
+        let before = self.checkpoints.get(&group);
+        let (heard, mut gap) = (before.map(|before| before.heard), before.map_or(0, |before| before.gap));
+        if let Some((from, cause)) = append.gap.take() {
             let jump = Ts::jump(&from, &append.ts);
-            let record = GapRecord { group, from, to: append.ts.clone(), jump, at: now, heard, cause };
-            frame::put(batch, keys::gap(self.head.next_gap), &record);
+            let backfill = append.heard.is_some().then(BackfillRecord::default);
+            if backfill.is_some() {
+                gap = self.head.next_gap;
+            }
+            let record = GapRecord { group, from, to: append.ts.clone(), jump, at: now, heard, cause, backfill };
+            self.dirty.gaps.insert(keys::gap(self.head.next_gap), record);
             self.head.next_gap += 1;
         }
-        self.head.unrouted += append.unrouted;
-        let checkpoint = Checkpoint { ts: append.ts, at: now, heard: now };
+        let checkpoint = Checkpoint { ts: append.ts.clone(), at: now, heard: now, gap };
         frame::put(batch, keys::checkpoint(group), &checkpoint);
         self.checkpoints.insert(group, checkpoint);
-        (done, logged)
+        let copies = match append.heard.take() {
+            Some(heard) => self.hear(kv, &mut append, &heard)?,
+            None => 0,
+        };
+        let (mut done, logged) = self.take_in(batch, append.events);
+        done.repeats += copies;
+        self.head.repeats += copies;
+        append.quarantined.iter().for_each(|record| self.quarantine(batch, record));
+        self.head.unrouted += append.unrouted;
+        Ok((done, logged))
+    }
+
+    /// Keeps an update that could not be read.
+    pub(super) fn quarantine(&mut self, batch: &mut Batch, record: &QuarantineRecord) {
+        frame::add(batch, keys::quarantine(self.head.next_quarantined), record);
+        self.head.next_quarantined += 1;
+        self.head.quarantined += 1;
     }
 
     /// Gives events their numbers and puts them into the log; drops repeats.
@@ -282,6 +309,8 @@ impl State {
         if dirty.ring {
             frame::put(batch, keys::RING.to_vec(), &self.ring);
         }
+        dirty.chats.into_iter().for_each(|(key, record)| frame::put(batch, key, &record));
+        dirty.gaps.into_iter().for_each(|(key, record)| frame::put(batch, key, &record));
         for id in dirty.destinations {
             if let Some(record) = self.destinations.get(&id) {
                 frame::put(batch, keys::destination(id), record);

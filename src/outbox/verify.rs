@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::chats::ChatRecord;
 use super::frame::{self, damaged};
 use super::inspect::Books;
 use super::keys::{self, DestinationId};
@@ -156,6 +157,7 @@ impl Verifier<'_> {
                 frame::parse::<GapRecord>(key, bytes).map(drop)
             }
             Some(b"c/") => frame::parse::<Checkpoint>(key, bytes).map(drop),
+            Some(b"k/") => frame::parse::<ChatRecord>(key, bytes).map(drop),
             Some(b"r/") => frame::parse::<History>(key, bytes).map(drop),
             Some(b"j/") => frame::parse::<ReplayRecord>(key, bytes).map(drop),
             // What the books were read from.

@@ -288,6 +288,46 @@ pub struct GapView {
     pub away_seconds: Option<u64>,
     /// What VK said.
     pub cause: String,
+    /// What was fetched back; nothing where `vk.backfill` was off.
+    pub backfill: Option<BackfillView>,
+}
+
+/// How it went with the messages that a gap has swallowed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackfillView {
+    /// Messages that were fetched back.
+    pub recovered: u64,
+    /// Messages that were known to be missing and that VK does not have any more.
+    pub absent: u64,
+    /// Chats of which VK told nothing.
+    pub refused_chats: u64,
+    /// VK's last words about that.
+    pub refusal: Option<String>,
+    /// Chats that were left because there was too much to fetch.
+    pub left_chats: u64,
+    /// When it was over; nothing while it is under way.
+    pub finished: Option<At>,
+}
+
+impl BackfillView {
+    /// In words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let mut words = vec![format!("{} messages", self.recovered)];
+        if self.absent > 0 {
+            words.push(format!("{} are gone at VK", self.absent));
+        }
+        if self.refused_chats > 0 {
+            words.push(format!("{} chats refused: {}", self.refused_chats, self.refusal.as_deref().unwrap_or("?")));
+        }
+        if self.left_chats > 0 {
+            words.push(format!("{} chats left: too much", self.left_chats));
+        }
+        if self.finished.is_none() {
+            words.push("under way".to_owned());
+        }
+        words.join("; ")
+    }
 }
 
 /// What `outbox list` looks for; what is absent does not matter.

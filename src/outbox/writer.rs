@@ -17,7 +17,7 @@ use super::keys::DestinationId;
 use super::kv::{Batch, KvError};
 use super::log::Logged;
 use super::records::ReplayFilter;
-use super::requests::{Append, Appended, Reconverted, Settlement};
+use super::requests::{Append, Appended, Filled, Reconverted, Settlement};
 use super::state::State;
 use super::trim::Left;
 use super::upkeep::Upkeep;
@@ -43,6 +43,7 @@ pub(super) enum Request {
         matched: u64,
         reply: oneshot::Sender<Result<u64, OutboxError>>,
     },
+    Fill(Filled, oneshot::Sender<Result<(), OutboxError>>),
     Reconvert(Reconverted, oneshot::Sender<Result<(), OutboxError>>),
     /// Updates in quarantine, by their numbers.
     Discard(Vec<u64>, oneshot::Sender<Result<u64, OutboxError>>),
@@ -61,6 +62,7 @@ pub(super) struct Writer {
     pub(super) relief: watch::Sender<Seq>,
     pub(super) head: watch::Sender<Seq>,
     pub(super) replays: watch::Sender<u64>,
+    pub(super) gaps: watch::Sender<u64>,
     pub(super) failed: watch::Sender<Option<OutboxError>>,
     pub(super) clock: Clock,
 }
@@ -153,8 +155,14 @@ impl Writer {
         for request in requests {
             match request {
                 Request::Append(append, reply) => {
-                    let (done, logged) = self.state.append(&mut batch, append, now);
-                    fresh.extend(logged);
+                    let mut done = Appended::default();
+                    match self.state.append(kv.as_ref(), &mut batch, append, now) {
+                        Ok((appended, logged)) => {
+                            done = appended;
+                            fresh.extend(logged);
+                        }
+                        Err(error) => outcome = Err(error),
+                    }
                     debts.push(Box::new(move |result| drop(reply.send(result.map(|()| done)))));
                 }
                 Request::Settle(settlement, reply) => {
@@ -172,6 +180,13 @@ impl Writer {
                 }
                 Request::Reconvert(reconverted, reply) => {
                     match self.state.reconvert(kv.as_ref(), &mut batch, reconverted) {
+                        Ok(logged) => fresh.extend(logged),
+                        Err(error) => outcome = Err(error),
+                    }
+                    debts.push(Box::new(move |result| drop(reply.send(result))));
+                }
+                Request::Fill(filled, reply) => {
+                    match self.state.fill(kv.as_ref(), &mut batch, filled, now) {
                         Ok(logged) => fresh.extend(logged),
                         Err(error) => outcome = Err(error),
                     }
@@ -200,6 +215,8 @@ impl Writer {
             self.shared.window.push(fresh);
             self.head.send_replace(self.state.head.next);
         }
+        let gaps = self.state.head.next_gap;
+        self.gaps.send_if_modified(|told| std::mem::replace(told, gaps) != gaps);
         if let Some(number) = replays {
             self.replays.send_replace(number);
         }
@@ -215,6 +232,7 @@ impl Writer {
                 Request::Settle(_, Some(reply)) => drop(reply.send(Err(refused()))),
                 Request::Settle(_, None) => {}
                 Request::Replay { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::Fill(_, reply) => drop(reply.send(Err(refused()))),
                 Request::Reconvert(_, reply) => drop(reply.send(Err(refused()))),
                 Request::Discard(_, reply) => drop(reply.send(Err(refused()))),
                 Request::Close => return,
@@ -233,6 +251,7 @@ fn weight(request: &Request) -> usize {
     match request {
         Request::Append(append, _) => append.events.iter().map(|(event, _, _)| event.body.len()).sum(),
         Request::Reconvert(reconverted, _) => reconverted.events.iter().map(|(_, event, _)| event.body.len()).sum(),
-        Request::Settle(..) | Request::Replay { .. } | Request::Discard(..) | Request::Close => 0,
+        // At most a hundred messages: what they weigh is not worth asking.
+        Request::Fill(..) | Request::Settle(..) | Request::Replay { .. } | Request::Discard(..) | Request::Close => 0,
     }
 }

@@ -2,6 +2,7 @@
 //! error. Deliberately absent: retries, reading what an answer means (`wire`), what to do then (`session`).
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::redirect::Policy;
 use reqwest::{RequestBuilder, Response, Url};
+use serde_json::value::RawValue;
 
 use super::settings::Settings;
 use super::wire::{self, ApiError, LongPollSettings, Refusal, SessionReply};
@@ -79,6 +81,8 @@ pub struct Client {
     call_patience: Duration,
     /// Shared by all clones: VK counts the calls of a community.
     pace: Arc<DefaultDirectRateLimiter>,
+    /// The same for sessions: VK limits how often it gives one (29), whatever else is called.
+    sessions: Arc<DefaultDirectRateLimiter>,
 }
 
 impl Client {
@@ -95,8 +99,8 @@ impl Client {
             .build()
             .map_err(|error| ClientError::Build(innermost(&error.without_url())))?;
         let (poll_margin, call_patience) = (POLL_MARGIN, CALL_PATIENCE);
-        let pace = Arc::new(RateLimiter::direct(pace()));
-        Ok(Self { http, settings: settings.clone(), methods, poll_margin, call_patience, pace })
+        let [pace, sessions] = [pace(), session_pace()].map(|quota| Arc::new(RateLimiter::direct(quota)));
+        Ok(Self { http, settings: settings.clone(), methods, poll_margin, call_patience, pace, sessions })
     }
 
     /// At what age a session is renewed.
@@ -105,12 +109,13 @@ impl Client {
         self.settings.session_max_age
     }
 
-    /// Asks for a Long Poll session.
+    /// Asks for a Long Poll session. Waits for its turn first: a bad night must not use up what VK gives of them.
     ///
     /// # Errors
     /// When VK gives none.
     pub async fn session(&self) -> Result<SessionReply, CallError> {
         let group = self.settings.group_id.to_string();
+        self.sessions.until_ready().await;
         let body = self.call("groups.getLongPollServer", &[("group_id", &group)]).await?;
         let session = wire::session_reply(&mend(&body))?;
         self.server(&session.server)?;
@@ -143,6 +148,18 @@ impl Client {
         Ok(wire::settings_reply(&mend(&body))?)
     }
 
+    /// Messages of a conversation by their numbers in it, at most a hundred, as they came. What VK does not have is not there.
+    ///
+    /// # Errors
+    /// When VK does not tell.
+    pub async fn messages(&self, peer: i64, cmids: RangeInclusive<i64>) -> Result<Vec<Box<RawValue>>, CallError> {
+        let list = cmids.map(|cmid| cmid.to_string()).collect::<Vec<_>>().join(",");
+        let (peer, group) = (peer.to_string(), self.settings.group_id.to_string());
+        let asked = [("peer_id", peer.as_str()), ("conversation_message_ids", &list), ("group_id", &group)];
+        let body = self.call("messages.getByConversationMessageId", &asked).await?;
+        Ok(wire::messages_reply(&mend(&body))?)
+    }
+
     /// Calls a method of the API: the answer as it came. Waits for its turn first: VK takes 20 calls a second.
     ///
     /// # Errors
@@ -168,6 +185,13 @@ fn pace() -> Quota {
     const BURST: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
     const EVERY: Duration = Duration::from_micros(62_500);
     Quota::with_period(EVERY).unwrap_or(Quota::per_second(BURST)).allow_burst(BURST)
+}
+
+/// Twenty sessions at once, then one in fifteen seconds: how many VK gives is documented nowhere, and an hour needs one.
+fn session_pace() -> Quota {
+    const BURST: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
+    const EVERY: Duration = Duration::from_secs(15);
+    Quota::with_period(EVERY).unwrap_or(Quota::per_minute(BURST)).allow_burst(BURST)
 }
 
 async fn answer(request: RequestBuilder) -> Result<Bytes, CallError> {
@@ -332,6 +356,7 @@ pub(super) mod tests {
             api_url: url.to_owned(),
             api_version: "5.199".to_owned(),
             session_max_age: Duration::from_secs(3600),
+            backfill: false,
             wait: Duration::from_secs(1),
         }
     }

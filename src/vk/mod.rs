@@ -13,3 +13,4 @@ pub use client::{CallError, Client, ClientError};
 pub use names::{Found, Names, NamesStats, Person};
 pub use session::{Commit, Session, Step};
 pub use settings::{NamesSettings, Settings};
+pub use wire::ErrorClass;

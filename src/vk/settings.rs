@@ -18,6 +18,8 @@ pub struct Settings {
     pub api_version: String,
     /// A session older than this is renewed, its ts kept: some silently stop bringing events.
     pub session_max_age: Duration,
+    /// Whether messages that gaps swallow are fetched back.
+    pub backfill: bool,
     /// How long VK holds a poll open when there is nothing to say (whole seconds, at most 90).
     pub wait: Duration,
 }

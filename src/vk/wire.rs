@@ -220,6 +220,18 @@ pub fn conversations_reply(body: &str) -> Result<Vec<(i64, Option<String>)>, Ref
     Ok(items.into_iter().map(|item| (item.peer.id, item.chat_settings.and_then(|chat| told(chat.title)))).collect())
 }
 
+/// Reads the answer of `messages.getByConversationMessageId`: the messages as they came.
+///
+/// # Errors
+/// When it is an error of the API or cannot be read.
+pub fn messages_reply(body: &str) -> Result<Vec<Box<RawValue>>, Refusal> {
+    #[derive(Deserialize)]
+    struct Messages {
+        items: Vec<Box<RawValue>>,
+    }
+    Ok(response::<Messages>(body)?.items)
+}
+
 /// An error that the API answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("VK answers error {code}: {message}")]

@@ -235,6 +235,7 @@ impl Bench {
             unrouted: 0,
             quarantined: quarantined.then_some(record).into_iter().collect(),
             gap: gap.then(|| (Ts::parse("1").expect("a ts"), "failed 1".to_owned())),
+            heard: None,
         };
         self.next_ts += 1;
         let done = self.outbox.append(append).await;

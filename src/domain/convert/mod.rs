@@ -4,6 +4,7 @@
 //! - `mend`: bytes to text that a JSON parser takes.
 //! - `envelope`: what an update says of itself, its object typed on the way.
 //! - `read`: text to a typed update, or to what goes into quarantine.
+//! - `fetched`: a message that was fetched back, as the update that would have brought it.
 //! - `message`: what an event says of a message, whichever version of VK's API wrote it.
 //! - `shapes`: what the other objects look like, and how kind we are to their values.
 //! - `write`: a typed update to the event and its body.
@@ -11,6 +12,7 @@
 //! Deliberately absent: a closed list of types, attachments or fields; VK invents new ones, and they pass.
 
 mod envelope;
+mod fetched;
 mod mend;
 mod message;
 mod read;
@@ -19,6 +21,7 @@ mod write;
 
 use chrono::FixedOffset;
 
+pub use fetched::{Item, item, update_of};
 pub use mend::mend;
 pub use read::{Quarantined, Update, Wanted, read_again, read_answer};
 pub use write::{Name, NameBook, Stamp};

@@ -77,6 +77,17 @@ impl<'a> Update<'a> {
         }
     }
 
+    /// The conversation and the number in it of a message that is new, as far as VK tells them.
+    #[must_use]
+    pub fn new_message(&self) -> Option<(i64, i64)> {
+        match &self.body {
+            Body::Message(message) if matches!(self.kind.as_ref(), "message_new" | "message_reply") => {
+                message.peer_id.zip(message.cmid.filter(|cmid| *cmid > 0))
+            }
+            _ => None,
+        }
+    }
+
     /// The names that it would like.
     #[must_use]
     pub fn wanted(&self) -> Wanted {
