@@ -8,4 +8,7 @@ pub mod handler;
 pub mod kv;
 pub mod script;
 pub mod vk_api;
+pub mod vk_faults;
+mod vk_history;
+mod vk_messages;
 pub mod vk_server;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -23,42 +23,15 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::vk_api;
+use super::vk_faults;
+pub use super::vk_faults::Fault;
+use super::vk_history::History;
+use super::vk_messages::Messages;
 
-/// How many updates an answer has at most.
-const UPDATES_AN_ANSWER: u64 = 100;
 /// The longest that a poll is held.
 const LONGEST_WAIT: u64 = 90;
-/// How many updates are kept for those who ask with an older ts.
-const HISTORY: u64 = 1_000_000;
-
-/// What spoils a poll or a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// `failed` 1: a few updates are forgotten.
-    Failed1,
-    /// `failed` 2: the key has expired.
-    Failed2,
-    /// `failed` 3: everything is forgotten.
-    Failed3,
-    /// A `failed` that nobody knows.
-    FailedUnknown,
-    /// HTTP 502 with a page.
-    Html502,
-    /// HTTP 500 with JSON that lacks a ts.
-    Json500,
-    /// HTTP 200 with JSON that lacks a ts.
-    NoTs,
-    /// Half of an answer, then the end of the connection.
-    Cut,
-    /// No JSON.
-    Garbage,
-    /// A body that never seems to end.
-    Huge,
-    /// No answer at all until the client gives up.
-    Hang,
-    /// An error of the API, for calls.
-    ApiError(i64),
-}
+/// How many updates are given to those who ask with an older ts, unless a server is told otherwise.
+const WINDOW: u64 = 1_000_000;
 
 /// How a server behaves.
 #[derive(Clone, Debug)]
@@ -71,6 +44,8 @@ pub struct Settings {
     pub token: Option<String>,
     /// The ts of the first update, less one.
     pub first_ts: u64,
+    /// How many of the last updates VK still has.
+    pub window: u64,
     /// A name for the faults that come by themselves: about one in so many polls.
     pub schedule: Vec<(Fault, u64)>,
     /// Seed of the schedule.
@@ -80,7 +55,15 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { listen, group_id: 218_730_916, token: None, first_ts: 1000, schedule: Vec::new(), seed: 1 }
+        Self {
+            listen,
+            group_id: 218_730_916,
+            token: None,
+            first_ts: 1000,
+            window: WINDOW,
+            schedule: Vec::new(),
+            seed: 1,
+        }
     }
 }
 
@@ -96,12 +79,9 @@ struct Shared {
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Default)]
 struct Inner {
-    /// Every update, as text; the n-th has ts `first_ts + n + 1`.
-    updates: Vec<String>,
-    /// Everything at and below this ts is forgotten.
-    forgotten: u64,
+    history: History,
+    messages: Messages,
     key: u64,
     faults: VecDeque<Fault>,
     call_faults: HashMap<String, VecDeque<Fault>>,
@@ -120,7 +100,17 @@ impl VkServer {
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let inner = Inner { key: 1, schedule_state: settings.seed | 1, ..Inner::default() };
+        let inner = Inner {
+            history: History::new(settings.first_ts, settings.window),
+            messages: Messages::default(),
+            key: 1,
+            faults: VecDeque::new(),
+            call_faults: HashMap::new(),
+            community: None,
+            polls: Vec::new(),
+            calls: HashMap::new(),
+            schedule_state: settings.seed | 1,
+        };
         let shared =
             Shared { url, settings, inner: Mutex::new(inner), changed: watch::Sender::new(0), task: Mutex::new(None) };
         let server = Self(Arc::new(shared));
@@ -155,10 +145,7 @@ impl VkServer {
 
     /// Adds an update, as text; returns its ts.
     pub fn push(&self, update: String) -> u64 {
-        let mut inner = self.inner();
-        inner.updates.push(update);
-        let ts = self.0.settings.first_ts + inner.updates.len() as u64;
-        drop(inner);
+        let ts = self.inner().history.push(update);
         self.wake();
         ts
     }
@@ -166,11 +153,38 @@ impl VkServer {
     /// Goes back by `count` updates, as a VK that was restored: who asks with a later ts is sent back. Answers what they were.
     pub fn go_back(&self, count: usize) -> Vec<String> {
         let mut inner = self.inner();
-        let kept = inner.updates.len().saturating_sub(count);
-        let gone = inner.updates.split_off(kept);
+        let gone = inner.history.go_back(count);
+        inner.messages.reread();
         drop(inner);
         self.wake();
         gone
+    }
+
+    /// VK forgets every update up to now: who asks with an older ts gets `failed` 1. Messages can still be asked for.
+    pub fn forget(&self) {
+        self.inner().history.forget();
+        self.wake();
+    }
+
+    /// VK has only the last so many updates from now on.
+    pub fn set_window(&self, window: u64) {
+        self.inner().history.set_window(window);
+        self.wake();
+    }
+
+    /// A message that no update tells of; `messages.getByConversationMessageId` knows it.
+    pub fn add_message(&self, message: &Value) {
+        self.inner().messages.add(message);
+    }
+
+    /// A message is deleted: `messages.getByConversationMessageId` leaves it out.
+    pub fn delete_message(&self, peer: i64, cmid: i64) {
+        self.inner().messages.delete(peer, cmid);
+    }
+
+    /// VK refuses to tell of a conversation's messages (error 917), or not any more.
+    pub fn close_conversation(&self, peer: i64, closed: bool) {
+        self.inner().messages.close(peer, closed);
     }
 
     /// Spoils the next poll that has no fault before it.
@@ -198,13 +212,13 @@ impl VkServer {
     /// The newest ts.
     #[must_use]
     pub fn head(&self) -> u64 {
-        self.0.settings.first_ts + self.inner().updates.len() as u64
+        self.inner().history.head()
     }
 
     /// Every update that was pushed, in order.
     #[must_use]
     pub fn updates(&self) -> Vec<String> {
-        self.inner().updates.clone()
+        self.inner().history.updates().to_vec()
     }
 
     /// Every ts that was polled with, in order.
@@ -266,19 +280,7 @@ impl VkServer {
 
     /// What a poll with this ts brings now: an answer, or nothing yet.
     fn answer(&self, ts: u64) -> Option<String> {
-        let (inner, first) = (self.inner(), self.0.settings.first_ts);
-        let head = first + inner.updates.len() as u64;
-        let oldest = inner.forgotten.max(head.saturating_sub(HISTORY));
-        if ts > head || ts < oldest {
-            return Some(json!({ "failed": 1, "ts": oldest.max(head.min(ts)) }).to_string());
-        }
-        let from = usize::try_from(ts - first.min(ts)).ok()?;
-        let new = inner.updates.get(from..)?;
-        let some = new.get(..new.len().min(UPDATES_AN_ANSWER as usize))?;
-        if some.is_empty() {
-            return None;
-        }
-        Some(format!("{{\"ts\":\"{}\",\"updates\":[{}]}}\r\n", ts + some.len() as u64, some.join(",")))
+        self.inner().history.answer(ts)
     }
 }
 
@@ -316,6 +318,13 @@ async fn call(
         "groups.getLongPollSettings" if server.inner().community.is_some() => {
             axum::Json(json!({ "response": server.inner().community })).into_response()
         }
+        "messages.getByConversationMessageId" => {
+            let inner = &mut *server.inner();
+            match inner.messages.answer(&words, inner.history.updates()) {
+                Ok(told) => axum::Json(json!({ "response": told })).into_response(),
+                Err((code, message)) => vk_api::error(code, &message).into_response(),
+            }
+        }
         _ => vk_api::answer(&name, &words, server.0.settings.group_id).into_response(),
     }
 }
@@ -352,40 +361,24 @@ async fn poll(State(server): State<VkServer>, Query(query): Query<HashMap<String
 async fn spoiled(server: &VkServer, fault: Fault, ts: u64) -> Response {
     match fault {
         Fault::Failed1 => {
-            let head = server.head();
-            server.inner().forgotten = head;
-            json!({ "failed": 1, "ts": head }).to_string().into_response()
+            server.forget();
+            json!({ "failed": 1, "ts": server.head() }).to_string().into_response()
         }
         Fault::Failed2 => {
             server.inner().key += 1;
             json!({ "failed": 2 }).to_string().into_response()
         }
         Fault::Failed3 => {
-            let head = server.head();
-            let mut inner = server.inner();
-            inner.forgotten = head;
-            inner.key += 1;
+            server.forget();
+            server.inner().key += 1;
             json!({ "failed": 3 }).to_string().into_response()
-        }
-        Fault::FailedUnknown => json!({ "failed": 4, "min_version": 0, "max_version": 3 }).to_string().into_response(),
-        Fault::Html502 => (StatusCode::BAD_GATEWAY, "<html><h1>502 Bad Gateway</h1></html>").into_response(),
-        Fault::Json500 => (StatusCode::INTERNAL_SERVER_ERROR, r#"{"error":"internal"}"#).into_response(),
-        Fault::NoTs => r#"{"updates":[]}"#.into_response(),
-        Fault::Cut => {
-            let whole = server.answer(ts).unwrap_or_else(|| format!("{{\"ts\":\"{ts}\",\"updates\":[]}}"));
-            let half = whole.get(..whole.len() / 2).unwrap_or_default().to_owned();
-            let broken: Result<Bytes, io::Error> = Err(io::Error::other("cut"));
-            let parts = futures_util::stream::iter([Ok(Bytes::from(half)), broken]);
-            Response::builder().header("content-length", whole.len()).body(Body::from_stream(parts)).unwrap_or_default()
-        }
-        Fault::Garbage => "\u{0}\u{1}not json".into_response(),
-        Fault::Huge => {
-            let megabyte = Bytes::from(vec![b' '; 1 << 20]);
-            let parts = futures_util::stream::iter((0..80).map(move |_| Ok::<_, io::Error>(megabyte.clone())));
-            Body::from_stream(parts).into_response()
         }
         Fault::Hang => std::future::pending().await,
         Fault::ApiError(code) => vk_api::error(code, "An error on command").into_response(),
+        other => {
+            let empty = || format!("{{\"ts\":\"{ts}\",\"updates\":[]}}");
+            vk_faults::body(other, || server.answer(ts).unwrap_or_else(empty))
+        }
     }
 }
 
