@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, reason = "a test tells its seed and its figures")]
 
 mod architecture;
+mod backfill;
 mod cli;
 mod config;
 mod convert;
