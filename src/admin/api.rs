@@ -2,13 +2,14 @@
 //! bounded. Deliberately absent: what a view looks like (`outbox::views`) and who may knock (the socket's mode).
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 
 use super::live::{not_ready, overlay};
+use super::metrics;
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
 use crate::outbox::keys::QUARANTINE;
@@ -59,6 +60,7 @@ pub(super) fn router(door: Door) -> Router {
     Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
         .route("/api/v1/stats", get(stats))
         .route("/api/v1/events", get(list))
         .route("/api/v1/events/{id}", get(show))
@@ -78,6 +80,11 @@ async fn ready(State(door): State<Door>) -> Response {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
+}
+
+async fn scrape(State(door): State<Door>) -> Result<Response, Trouble> {
+    let gaps = door.outbox.read_store(inspect::gaps).await?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&gaps)).into_response())
 }
 
 async fn stats(State(door): State<Door>) -> Result<Json<Stats>, Trouble> {

@@ -6,6 +6,7 @@
 
 mod api;
 mod live;
+mod metrics;
 mod socket;
 
 pub use api::Door;

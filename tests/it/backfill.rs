@@ -11,6 +11,8 @@ use event_router::outbox::{Fetched, FetchedAs, Filled, Heard, Turned};
 use event_router::sim::books::Served;
 use event_router::sim::vk_server::Fault;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use crate::rig::{Rig, within};
 use crate::store_rig::{append, event, group, open, pending, ts};
@@ -76,6 +78,15 @@ impl Talk {
     }
 }
 
+/// What Prometheus would read, through the operator's socket.
+async fn scrape(rig: &Rig) -> String {
+    let mut socket = UnixStream::connect(rig.data().join("admin.sock")).await.expect("connected");
+    socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("asked");
+    let mut text = String::new();
+    within("an answer", socket.read_to_string(&mut text)).await.expect("answered");
+    text
+}
+
 /// The figure that the project tells: 500 messages in 20 chats.
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_messages_of_twenty_chats_come_back() {
@@ -102,6 +113,9 @@ async fn five_hundred_messages_of_twenty_chats_come_back() {
     // A chat takes one call for what is there, and one to see that there is no more.
     assert_eq!(talk.rig.vk.calls(METHOD), 40);
     eprintln!("a gap of 500 messages in 20 chats: recovered {} in {took:?}, 40 calls", told.recovered);
+    let metrics = scrape(&talk.rig).await;
+    assert!(metrics.contains("event_router_gaps_total 1\n"), "{metrics}");
+    assert!(metrics.contains("event_router_backfilled_messages_total 500\n"), "{metrics}");
     // A handler sees the message as if it had come live, but for where it came from.
     let received = talk.rig.handler("all").received();
     let body: Value = serde_json::from_slice(&received.last().expect("one").body).expect("JSON");
