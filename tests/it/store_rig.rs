@@ -13,7 +13,7 @@ use event_router::domain::time::Moment;
 use event_router::outbox::kv::{Kv, Pair};
 use event_router::outbox::records::{AttemptNote, History, QuarantineRecord, ReplayFilter};
 use event_router::outbox::space::Limits;
-use event_router::outbox::{Append, Change, Cursor, Outbox, OutboxError, Place, Settings, Settlement, Store};
+use event_router::outbox::{Append, Change, Cursor, Heard, Outbox, OutboxError, Place, Settings, Settlement, Store};
 
 pub(crate) const NAMES: [&str; 3] = ["buttons", "commands", "messages"];
 pub(crate) const NOW: Moment = Moment(1_790_000_000_000);
@@ -106,8 +106,15 @@ pub(crate) async fn fill(dir: &Path, batches: u64) {
                 [vec![0], vec![1], vec![2], vec![0, 1, 2]][usize::try_from(number % 4).expect("small")].clone();
             events.push((event(number, 2_000_000_000 + (number % 7).cast_signed(), size), Source::Live, takers));
         }
+        let place_of = |(place, (event, ..)): (usize, &(Event, Source, Vec<u16>))| Heard {
+            peer: event.peer_id.expect("a chat"),
+            cmid: (batch * 25).cast_signed() + i64::try_from(place).expect("small"),
+            event: Some(place),
+        };
+        let heard = events.iter().enumerate().map(place_of).collect();
         let mut append = append(100 + batch, events);
         append.unrouted = 3;
+        append.heard = Some(heard);
         if batch % 5 == 1 {
             let raw = br#"{"type":"message_new","object":7}"#.to_vec();
             let event_id = format!("q{batch}");
