@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::converter::Converter;
@@ -191,7 +191,7 @@ impl Job<'_> {
             let settings = if slow { &SLOW_BACKOFF } else { &BACKOFF };
             let pause = backoff::wait(settings, failures, self.jitter.random::<f64>());
             tracing::warn!(%error, pause_s = pause.as_secs(), "messages cannot be fetched back now; they are asked for again");
-            sleep(pause).await;
+            self.of.clock.sleep(pause).await;
         }
     }
 }

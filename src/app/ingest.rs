@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::converter::Converter;
@@ -22,7 +21,7 @@ use crate::outbox::records::QuarantineRecord;
 use crate::outbox::{Append, Heard, Outbox, OutboxError};
 use crate::status::Status;
 use crate::vk::wire::{ErrorClass, PollReply, poll_reply};
-use crate::vk::{CallError, Client, Commit, Session, Step};
+use crate::vk::{CallError, Client, Commit, Session, SessionBudget, Step};
 
 /// Between polls that fail.
 const POLL_BACKOFF: BackoffSettings = BackoffSettings {
@@ -88,6 +87,7 @@ impl Ingest {
                 refusals: 0,
                 committed,
                 renewal: None,
+                sessions: SessionBudget::new(self.clock.now()),
                 jitter: StdRng::seed_from_u64(self.seed),
             };
             loop {
@@ -111,7 +111,9 @@ struct Intake<'a> {
     /// When the checkpoint was last committed.
     committed: Option<Moment>,
     /// When the session is old.
-    renewal: Option<Instant>,
+    renewal: Option<Moment>,
+    /// How often a session may still be asked for.
+    sessions: SessionBudget,
     jitter: StdRng,
 }
 
@@ -162,7 +164,7 @@ impl Intake<'_> {
                     self.take(commit, &ts, &raw).await?;
                 }
                 if idle && start.elapsed() < EMPTY_PAUSE {
-                    sleep(EMPTY_PAUSE).await;
+                    self.ingest.clock.sleep(EMPTY_PAUSE).await;
                 }
                 self.failures = 0;
             }
@@ -195,10 +197,17 @@ impl Intake<'_> {
 
     /// Asks for a new session when ours is old. Ours is good until there is one: VK limits how often it gives them.
     async fn renew_if_old(&mut self) {
-        let now = Instant::now();
-        let Some(due) = self.renewal.filter(|due| *due <= now) else { return };
+        let now = self.ingest.clock.now();
+        if self.renewal.is_none_or(|due| due > now) {
+            return;
+        }
         if matches!(self.session.step(), Step::Open) {
             // There is none to renew: one is asked for anyway.
+            return;
+        }
+        let wait = self.sessions.take(now);
+        if !wait.is_zero() {
+            self.renewal = Some(now.plus(wait));
             return;
         }
         let age = self.ingest.client.session_max_age();
@@ -207,23 +216,28 @@ impl Intake<'_> {
                 tracing::info!("the Long Poll session is renewed; ts stays");
                 // There is a ts, so there is nothing to commit.
                 let _nothing = self.session.opened(reply);
-                self.renewal = Some(Instant::now() + age);
+                self.renewal = Some(self.ingest.clock.now().plus(age));
             }
             Err(error) => {
                 tracing::warn!(
                     error = explain(&error),
                     "the Long Poll session could not be renewed; the old one goes on"
                 );
-                self.renewal = Some(due.max(now) + age.min(RENEWAL_PAUSE));
+                self.renewal = Some(now.plus(age.min(RENEWAL_PAUSE)));
             }
         }
     }
 
     async fn open(&mut self) -> Result<(), OutboxError> {
+        let wait = self.sessions.take(self.ingest.clock.now());
+        if !wait.is_zero() {
+            let words = "sessions were asked for too often: VK limits that".to_owned();
+            self.trouble(words, wait).await;
+        }
         match self.ingest.client.session().await {
             Ok(reply) => {
                 self.refusals = 0;
-                self.renewal = Some(Instant::now() + self.ingest.client.session_max_age());
+                self.renewal = Some(self.ingest.clock.now().plus(self.ingest.client.session_max_age()));
                 tracing::info!("a Long Poll session is open");
                 if self.failures == 0 {
                     self.heard();
@@ -318,7 +332,8 @@ impl Intake<'_> {
     async fn linger(&mut self) {
         self.failures = self.failures.saturating_add(1);
         if self.failures > 1 {
-            sleep(backoff::wait(&POLL_BACKOFF, self.failures - 1, self.jitter.random::<f64>())).await;
+            let pause = backoff::wait(&POLL_BACKOFF, self.failures - 1, self.jitter.random::<f64>());
+            self.ingest.clock.sleep(pause).await;
         }
     }
 
@@ -330,7 +345,7 @@ impl Intake<'_> {
             "polling is in trouble; ts stays"
         );
         self.ingest.status.polling_problem(now, words, Some(now.plus(pause)));
-        sleep(pause).await;
+        self.ingest.clock.sleep(pause).await;
     }
 }
 

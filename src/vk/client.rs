@@ -81,8 +81,6 @@ pub struct Client {
     call_patience: Duration,
     /// Shared by all clones: VK counts the calls of a community.
     pace: Arc<DefaultDirectRateLimiter>,
-    /// The same for sessions: VK limits how often it gives one (29), whatever else is called.
-    sessions: Arc<DefaultDirectRateLimiter>,
 }
 
 impl Client {
@@ -99,8 +97,8 @@ impl Client {
             .build()
             .map_err(|error| ClientError::Build(innermost(&error.without_url())))?;
         let (poll_margin, call_patience) = (POLL_MARGIN, CALL_PATIENCE);
-        let [pace, sessions] = [pace(), session_pace()].map(|quota| Arc::new(RateLimiter::direct(quota)));
-        Ok(Self { http, settings: settings.clone(), methods, poll_margin, call_patience, pace, sessions })
+        let pace = Arc::new(RateLimiter::direct(pace()));
+        Ok(Self { http, settings: settings.clone(), methods, poll_margin, call_patience, pace })
     }
 
     /// At what age a session is renewed.
@@ -109,13 +107,12 @@ impl Client {
         self.settings.session_max_age
     }
 
-    /// Asks for a Long Poll session. Waits for its turn first: a bad night must not use up what VK gives of them.
+    /// Asks for a Long Poll session.
     ///
     /// # Errors
     /// When VK gives none.
     pub async fn session(&self) -> Result<SessionReply, CallError> {
         let group = self.settings.group_id.to_string();
-        self.sessions.until_ready().await;
         let body = self.call("groups.getLongPollServer", &[("group_id", &group)]).await?;
         let session = wire::session_reply(&mend(&body))?;
         self.server(&session.server)?;
@@ -185,13 +182,6 @@ fn pace() -> Quota {
     const BURST: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
     const EVERY: Duration = Duration::from_micros(62_500);
     Quota::with_period(EVERY).unwrap_or(Quota::per_second(BURST)).allow_burst(BURST)
-}
-
-/// Twenty sessions at once, then one in fifteen seconds: how many VK gives is documented nowhere, and an hour needs one.
-fn session_pace() -> Quota {
-    const BURST: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
-    const EVERY: Duration = Duration::from_secs(15);
-    Quota::with_period(EVERY).unwrap_or(Quota::per_minute(BURST)).allow_burst(BURST)
 }
 
 async fn answer(request: RequestBuilder) -> Result<Bytes, CallError> {

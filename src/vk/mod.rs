@@ -1,7 +1,8 @@
 //! Floor 1, the side that faces VK: bytes to replies (`wire`), replies to steps (`session`), HTTP (`client`), names (`names`,
-//! and in `breaker` when to leave them alone), what a community's settings mean (`community`).
+//! and in `breaker` when to leave them alone), how often a session is asked for (`budget`), what a community's settings mean (`community`).
 
 mod breaker;
+pub mod budget;
 pub mod client;
 pub mod community;
 pub mod names;
@@ -9,6 +10,7 @@ pub mod session;
 pub mod settings;
 pub mod wire;
 
+pub use budget::SessionBudget;
 pub use client::{CallError, Client, ClientError};
 pub use names::{Found, Names, NamesStats, Person};
 pub use session::{Commit, Session, Step};
