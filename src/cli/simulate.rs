@@ -11,7 +11,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, Failure};
-use crate::sim::script::{Script, faults};
+use crate::sim::script::Script;
+use crate::sim::vk_plan::plan;
 use crate::sim::vk_server::{Settings, VkServer};
 
 /// How many chats the invented updates come from.
@@ -20,7 +21,7 @@ const CHATS: u32 = 20;
 /// Words of `simulate`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Point a client at it: event-router with vk.api_url = the printed URL; others by replacing https://api.vk.ru.\n\nFaults, each optionally @N for about one in N polls: failed1, failed2, failed3, failed4, http502, http500, no-ts, cut, garbage, huge"
+    after_help = "Point a client at it: event-router with vk.api_url = the printed URL; others by replacing https://api.vk.ru.\n\nFaults are words with commas, each optionally @N for about one in N: failed2@20,cut,session29@10,key=30, or night for a mix of all that loses nothing. docs/SIMULATOR.md tells all of them."
 )]
 pub(super) struct SimulateArgs {
     /// Where to listen
@@ -41,19 +42,33 @@ pub(super) struct SimulateArgs {
     /// The community
     #[arg(long, default_value_t = 218_730_916, value_name = "ID")]
     group: i64,
+    /// The version in the community's Long Poll settings: the shape of invented events
+    #[arg(long, default_value = "5.199", value_name = "V")]
+    api_version: String,
+    /// Serve https, and write the CA's certificate to this file
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: SimulateArgs, stop: CancellationToken) -> Result<Exit, Failure> {
-    let schedule = faults(&args.faults).map_err(|words| Failure::usage(format!("--faults: {words}")))?;
+    let numbers = args.api_version.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
+    if numbers.is_none_or(|numbers| numbers.len() != 2) {
+        return Err(Failure::usage("--api-version: expected a version like 5.199"));
+    }
+    let (listen, group_id, seed, tls) = (args.listen, args.group, args.seed, args.tls_ca.is_some());
+    let mut settings = Settings { listen, group_id, seed, tls, ..Settings::default() };
+    settings.api_version = args.api_version;
+    plan(&args.faults, &mut settings).map_err(|words| Failure::usage(format!("--faults: {words}")))?;
     if !(0.0..=100_000.0).contains(&args.rate) {
         return Err(Failure::usage("--rate: expected a number from 0 to 100000"));
     }
     let waiting = args.events.as_deref().map(read).transpose()?.unwrap_or_default();
-    let settings =
-        Settings { listen: args.listen, group_id: args.group, schedule, seed: args.seed, ..Settings::default() };
     let server = VkServer::start(settings)
         .await
         .map_err(|error| Failure::new(format!("cannot listen on {}: {error}", args.listen)))?;
+    if let (Some(file), Some(pem)) = (&args.tls_ca, server.ca_pem()) {
+        std::fs::write(file, pem).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+    }
     println!("READY {}", server.url());
     // A new session starts at the newest ts: what waits is given once somebody listens.
     tokio::select! {
@@ -78,7 +93,8 @@ pub(super) async fn run(args: SimulateArgs, stop: CancellationToken) -> Result<E
         // Real clients end at an update that cannot be read; those are for our own tests.
         let sound = std::iter::repeat_with(|| script.invent()).find(|invented| invented.served.is_some());
         if let Some(invented) = sound {
-            server.push(invented.update);
+            // It is our own JSON.
+            server.push_shaped(serde_json::from_str(&invented.update).unwrap_or_default());
         }
     }
 }

@@ -1,12 +1,10 @@
-//! Seeded invention: a stream of updates of all kinds, and the words of `--faults`. The same seed gives the same stream.
-//! Deliberately absent: sending it.
+//! Seeded invention: a stream of updates of all kinds. The same seed gives the same stream. Deliberately absent: sending it.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use super::books::Served;
-use super::vk_server::Fault;
 use crate::domain::event::CHAT_BASE;
 
 const TEXTS: [&str; 8] = [
@@ -143,39 +141,6 @@ impl Script {
     }
 }
 
-/// The faults that can be asked for by name.
-pub const FAULTS: [(&str, Fault); 10] = [
-    ("failed1", Fault::Failed1),
-    ("failed2", Fault::Failed2),
-    ("failed3", Fault::Failed3),
-    ("failed4", Fault::FailedUnknown),
-    ("http502", Fault::Html502),
-    ("http500", Fault::Json500),
-    ("no-ts", Fault::NoTs),
-    ("cut", Fault::Cut),
-    ("garbage", Fault::Garbage),
-    ("huge", Fault::Huge),
-];
-/// How rare a fault is that says nothing of it: one in so many polls.
-const EVERY: u64 = 50;
-
-/// Reads `--faults`: names with commas, each optionally `@N` for about one in N polls.
-///
-/// # Errors
-/// When a name is none; tells all of them.
-pub fn faults(list: &str) -> Result<Vec<(Fault, u64)>, String> {
-    let one = |word: &str| {
-        let (name, every) = word.split_once('@').unwrap_or((word, ""));
-        let known = FAULTS.iter().find(|(other, _)| *other == name.trim()).map(|(_, fault)| *fault);
-        let every = if every.is_empty() { Some(EVERY) } else { every.parse().ok().filter(|every| *every > 0) };
-        let all = || FAULTS.map(|(name, _)| name).join(", ");
-        known.zip(every).ok_or_else(|| {
-            format!("{word:?} is no fault; expected names with commas, each like failed2 or failed2@50, of: {}", all())
-        })
-    };
-    list.split(',').filter(|word| !word.trim().is_empty()).map(one).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,14 +153,5 @@ mod tests {
         };
         assert_eq!(stream(7), stream(7));
         assert_ne!(stream(7), stream(8));
-    }
-
-    #[test]
-    fn faults_are_asked_for_by_name() {
-        assert_eq!(faults("failed2@5, cut"), Ok(vec![(Fault::Failed2, 5), (Fault::Cut, EVERY)]));
-        assert_eq!(faults(""), Ok(vec![]));
-        for bad in ["failed9", "cut@0", "cut@x"] {
-            assert!(faults(bad).expect_err("refused").contains("of: failed1, failed2"), "{bad}");
-        }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// How many messages a call may ask for.
 const MESSAGES_A_CALL: usize = 100;
 
-/// An error of the API: its number and its words.
+/// An error of the API: its number, and its own words behind the usual ones.
 pub(super) type Refused = (i64, String);
 
 /// All messages, by conversation and number in it.
@@ -56,7 +56,7 @@ impl Messages {
 
     /// The answer to `messages.getByConversationMessageId`, given all updates.
     pub(super) fn answer(&mut self, words: &HashMap<String, String>, updates: &[String]) -> Result<Value, Refused> {
-        let invalid = |what: &str| (100, format!("One of the parameters specified was missing or invalid: {what}"));
+        let invalid = |what: &str| (100, what.to_owned());
         let peer: i64 = words
             .get("peer_id")
             .and_then(|peer| peer.trim().parse().ok())
@@ -72,7 +72,7 @@ impl Messages {
         let ids: Option<BTreeSet<i64>> = ids.iter().map(|id| id.trim().parse().ok()).collect();
         let ids = ids.ok_or_else(|| invalid("conversation_message_ids should be integers"))?;
         if self.closed.contains(&peer) {
-            return Err((917, "You don't have access to this chat".to_owned()));
+            return Err((917, String::new()));
         }
         for update in updates.get(self.read..).unwrap_or_default() {
             if let Some(message) = message(update) {

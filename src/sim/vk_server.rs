@@ -1,35 +1,30 @@
-//! A simulated VK on one port: the API under `/method/`, Long Poll under `/lp`. Keeps every update it was given, and answers
-//! as VK was seen to: `ts` counts updates and is text, `failed` 1 carries a number, an older `ts` brings the same again.
+//! A simulated VK on one port: what it keeps, and the hands that steer it. It answers as VK was seen to: `ts` counts updates
+//! and is text, `failed` 1 carries a number, an older `ts` brings the same again, events have the shape of the community's
+//! settings, and types that are off do not come.
 //!
-//! Faults are put into a queue and each spoils one poll, or one call of a method. Deliberately absent: any parsing that the
-//! service shares.
+//! Faults are put into a queue, each spoils one poll, or one call of a method; or they come by a plan. Deliberately absent: HTTP
+//! (`vk_http`), any parsing that the service shares.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::routing::any;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
-use super::vk_api;
-use super::vk_faults;
 pub use super::vk_faults::Fault;
 use super::vk_history::History;
-use super::vk_messages::Messages;
+use super::vk_limits::Limits;
+use super::vk_messages::{Messages, message};
+use super::vk_plan::Plan;
+use super::vk_shape::{shaped, version};
+use super::vk_tls::{Door, Identity};
+use super::{vk_api, vk_http};
 
-/// The longest that a poll is held.
-const LONGEST_WAIT: u64 = 90;
 /// How many updates are given to those who ask with an older ts, unless a server is told otherwise.
 const WINDOW: u64 = 1_000_000;
 
@@ -38,30 +33,47 @@ const WINDOW: u64 = 1_000_000;
 pub struct Settings {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Whether it is reached by https only, with a certificate of its own CA ([`VkServer::ca_pem`]).
+    pub tls: bool,
     /// The community.
     pub group_id: i64,
+    /// The version in the community's Long Poll settings: the shape of its events.
+    pub api_version: String,
     /// The token it takes; any, when there is none.
     pub token: Option<String>,
     /// The ts of the first update, less one.
     pub first_ts: u64,
     /// How many of the last updates VK still has.
     pub window: u64,
-    /// A name for the faults that come by themselves: about one in so many polls.
-    pub schedule: Vec<(Fault, u64)>,
-    /// Seed of the schedule.
+    /// How many polls a key lives, if not for ever.
+    pub key_polls: Option<u64>,
+    /// How long a key lives, if not for ever.
+    pub key_span: Option<Duration>,
+    /// How many calls a second are taken; more are error 6.
+    pub calls_a_second: Option<usize>,
+    /// How many calls of `groups.getLongPollServer` a minute are taken; more are error 29.
+    pub sessions_a_minute: Option<u64>,
+    /// Faults that come by themselves.
+    pub plan: Plan,
+    /// Seed of the plan.
     pub seed: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
-            listen,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: false,
             group_id: 218_730_916,
+            api_version: "5.199".to_owned(),
             token: None,
             first_ts: 1000,
             window: WINDOW,
-            schedule: Vec::new(),
+            key_polls: None,
+            key_span: None,
+            calls_a_second: None,
+            sessions_a_minute: None,
+            plan: Plan::default(),
             seed: 1,
         }
     }
@@ -73,23 +85,108 @@ pub struct VkServer(Arc<Shared>);
 
 struct Shared {
     url: String,
+    ca_pem: Option<String>,
     settings: Settings,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Inner {
-    history: History,
-    messages: Messages,
-    key: u64,
-    faults: VecDeque<Fault>,
-    call_faults: HashMap<String, VecDeque<Fault>>,
-    /// What the community's Long Poll settings are, if not as usual.
-    community: Option<Value>,
-    polls: Vec<u64>,
-    calls: HashMap<String, u64>,
-    schedule_state: u64,
+/// What changes while a server runs.
+pub(super) struct Inner {
+    pub(super) history: History,
+    pub(super) messages: Messages,
+    pub(super) limits: Limits,
+    key: Key,
+    pub(super) faults: VecDeque<Fault>,
+    pub(super) call_faults: HashMap<String, VecDeque<Fault>>,
+    /// The community's Long Poll settings.
+    community: Value,
+    /// Types that are off.
+    off: HashSet<String>,
+    pub(super) polls: Vec<u64>,
+    pub(super) calls: HashMap<String, u64>,
+    /// How many messages were given an event id here.
+    invented: u64,
+}
+
+/// The key of Long Poll that holds now. It is bound to nothing: who has it may poll.
+struct Key {
+    number: u64,
+    polls: u64,
+    since: Instant,
+}
+
+impl Inner {
+    fn set_community(&mut self, settings: Value) {
+        let off = |value: &Value| value == &json!(0) || value == &json!(false);
+        let events = settings["events"].as_object().into_iter().flatten();
+        self.off = events.filter(|(_, value)| off(value)).map(|(name, _)| name.clone()).collect();
+        self.community = settings;
+    }
+
+    fn api_version(&self) -> &str {
+        self.community["api_version"].as_str().unwrap_or_default()
+    }
+
+    /// Adds an update unless its type is off; returns the newest ts.
+    fn take(&mut self, update: String) -> u64 {
+        // A type is looked for only where it matters.
+        let off = !self.off.is_empty()
+            && serde_json::from_str::<Value>(&update)
+                .is_ok_and(|update| update["type"].as_str().is_some_and(|name| self.off.contains(name)));
+        if !off {
+            return self.history.push(update);
+        }
+        if let Some(message) = message(&update) {
+            self.messages.add(&message);
+        }
+        self.history.head()
+    }
+
+    pub(super) fn expire_key(&mut self) {
+        self.key = Key { number: self.key.number + 1, polls: 0, since: Instant::now() };
+    }
+
+    pub(super) fn key(&self) -> String {
+        format!("key-{}", self.key.number)
+    }
+
+    /// A poll has come with the key that holds: it may have been one too many.
+    pub(super) fn wear_key(&mut self, settings: &Settings) {
+        self.key.polls += 1;
+        if settings.key_polls.is_some_and(|most| self.key.polls > most) {
+            self.expire_key();
+        }
+    }
+
+    /// An old key holds no longer.
+    pub(super) fn age_key(&mut self, settings: &Settings) {
+        if settings.key_span.is_some_and(|span| self.key.since.elapsed() >= span) {
+            self.expire_key();
+        }
+    }
+
+    /// The community's Long Poll settings.
+    pub(super) fn community(&self) -> &Value {
+        &self.community
+    }
+
+    /// Changes the settings as `groups.setLongPollSettings` asks.
+    pub(super) fn change_community(&mut self, words: &HashMap<String, String>) {
+        let mut settings = self.community.clone();
+        for (name, word) in words {
+            match name.as_str() {
+                "enabled" => settings["is_enabled"] = json!(word != "0"),
+                "api_version" => settings["api_version"] = json!(word),
+                name if settings["events"].get(name).is_some() => {
+                    settings["events"][name] = json!(u8::from(word != "0"))
+                }
+                _ => {}
+            }
+        }
+        self.set_community(settings);
+    }
 }
 
 impl VkServer {
@@ -99,35 +196,47 @@ impl VkServer {
     /// When the address cannot be had.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let inner = Inner {
+        let identity = settings.tls.then(|| Identity::new(settings.listen.ip())).transpose()?;
+        let scheme = if settings.tls { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr()?);
+        let mut inner = Inner {
             history: History::new(settings.first_ts, settings.window),
             messages: Messages::default(),
-            key: 1,
+            limits: Limits::default(),
+            key: Key { number: 1, polls: 0, since: Instant::now() },
             faults: VecDeque::new(),
             call_faults: HashMap::new(),
-            community: None,
+            community: Value::Null,
+            off: HashSet::new(),
             polls: Vec::new(),
             calls: HashMap::new(),
-            schedule_state: settings.seed | 1,
+            invented: 0,
         };
-        let shared =
-            Shared { url, settings, inner: Mutex::new(inner), changed: watch::Sender::new(0), task: Mutex::new(None) };
-        let server = Self(Arc::new(shared));
-        let router =
-            Router::new().route("/method/{name}", any(call)).route("/lp", any(poll)).with_state(server.clone());
-        let task = tokio::spawn(async move {
-            // It ends with the server; a broken listener shows as refused connections.
-            let _ended = axum::serve(listener, router).await;
-        });
+        inner.set_community(vk_api::community(&settings.api_version));
+        let door = Door::new(listener, identity.as_ref());
+        let server = Self(Arc::new(Shared {
+            url,
+            ca_pem: identity.map(|identity| identity.ca_pem),
+            settings,
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(0),
+            task: Mutex::new(None),
+        }));
+        let task = tokio::spawn(vk_http::serve(door, server.clone()));
         *server.0.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(server)
     }
 
-    /// `http://…`: the value of `vk.api_url`.
+    /// `http://…` or `https://…`: the value of `vk.api_url`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.0.url
+    }
+
+    /// The certificate of the CA that vouches for this server, as a PEM file, when it is reached by https.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.0.ca_pem.as_deref()
     }
 
     /// The community.
@@ -143,11 +252,58 @@ impl VkServer {
         }
     }
 
-    /// Adds an update, as text; returns its ts.
+    /// Adds an update, as text that is passed on untouched; returns its ts. One whose type is off does not come.
     pub fn push(&self, update: String) -> u64 {
-        let ts = self.inner().history.push(update);
+        let ts = self.inner().take(update);
         self.wake();
         ts
+    }
+
+    /// Adds an update of the newest shape, which comes in the shape of the community's settings; returns its ts.
+    pub fn push_shaped(&self, update: Value) -> u64 {
+        let mut inner = self.inner();
+        let told = shaped(update.clone(), inner.api_version()).to_string();
+        if version(inner.api_version()) < (5, 80) {
+            // Such an update does not tell which message it is.
+            if let Some(message) = message(&update.to_string()) {
+                inner.messages.add(&message);
+            }
+        }
+        let ts = inner.take(told);
+        drop(inner);
+        self.wake();
+        ts
+    }
+
+    /// Adds a new message, given as the newest API tells it; returns the id of its event.
+    pub fn push_message(&self, message: Value) -> String {
+        let event_id = {
+            let mut inner = self.inner();
+            inner.invented += 1;
+            format!("5eed{:036x}", inner.invented)
+        };
+        let shown = json!({ "button_actions": ["text", "callback"], "keyboard": true, "inline_keyboard": true,
+            "carousel": true, "lang_id": 0 });
+        self.push_shaped(
+            json!({ "group_id": self.group_id(), "type": "message_new", "event_id": event_id, "v": "5.199",
+            "object": { "message": message, "client_info": shown } }),
+        );
+        event_id
+    }
+
+    /// A message that no update tells of; `messages.getByConversationMessageId` knows it.
+    pub fn add_message(&self, message: &Value) {
+        self.inner().messages.add(message);
+    }
+
+    /// A message is deleted: `messages.getByConversationMessageId` leaves it out.
+    pub fn delete_message(&self, peer: i64, cmid: i64) {
+        self.inner().messages.delete(peer, cmid);
+    }
+
+    /// VK refuses to tell of a conversation's messages (error 917), or not any more.
+    pub fn close_conversation(&self, peer: i64, closed: bool) {
+        self.inner().messages.close(peer, closed);
     }
 
     /// Goes back by `count` updates, as a VK that was restored: who asks with a later ts is sent back. Answers what they were.
@@ -172,21 +328,6 @@ impl VkServer {
         self.wake();
     }
 
-    /// A message that no update tells of; `messages.getByConversationMessageId` knows it.
-    pub fn add_message(&self, message: &Value) {
-        self.inner().messages.add(message);
-    }
-
-    /// A message is deleted: `messages.getByConversationMessageId` leaves it out.
-    pub fn delete_message(&self, peer: i64, cmid: i64) {
-        self.inner().messages.delete(peer, cmid);
-    }
-
-    /// VK refuses to tell of a conversation's messages (error 917), or not any more.
-    pub fn close_conversation(&self, peer: i64, closed: bool) {
-        self.inner().messages.close(peer, closed);
-    }
-
     /// Spoils the next poll that has no fault before it.
     pub fn inject(&self, fault: Fault) {
         self.inner().faults.push_back(fault);
@@ -198,14 +339,14 @@ impl VkServer {
         self.inner().call_faults.entry(method.to_owned()).or_default().push_back(fault);
     }
 
-    /// Sets what the community's Long Poll settings are.
+    /// Sets what the community's Long Poll settings are: which types are on, and the version that shapes events.
     pub fn set_community(&self, settings: Value) {
-        self.inner().community = Some(settings);
+        self.inner().set_community(settings);
     }
 
     /// The key that was given out is worth nothing any more.
     pub fn expire_key(&self) {
-        self.inner().key += 1;
+        self.inner().expire_key();
         self.wake();
     }
 
@@ -243,150 +384,19 @@ impl VkServer {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.0.changed.send_modify(|count| *count += 1);
     }
-
-    /// What spoils this poll: what was put into the queue, else what the schedule says.
-    fn next_fault(&self) -> Option<Fault> {
-        let mut inner = self.inner();
-        if let Some(fault) = inner.faults.pop_front() {
-            return Some(fault);
-        }
-        for (fault, every) in &self.0.settings.schedule {
-            // A plain xorshift: the same seed gives the same nights.
-            let mut state = inner.schedule_state;
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            inner.schedule_state = state;
-            if state.is_multiple_of(*every) {
-                return Some(*fault);
-            }
-        }
-        None
-    }
-
-    /// A session whose polls go where the client has found us: we may listen on every address.
-    fn session(&self, host: Option<&str>) -> Value {
-        let key = self.inner().key;
-        let url = host.map_or_else(|| self.0.url.clone(), |host| format!("http://{host}"));
-        json!({ "key": format!("key-{key}"), "server": format!("{url}/lp"), "ts": self.head().to_string() })
-    }
-
-    /// What a poll with this ts brings now: an answer, or nothing yet.
-    fn answer(&self, ts: u64) -> Option<String> {
-        self.inner().history.answer(ts)
-    }
-}
-
-async fn call(
-    State(server): State<VkServer>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    Query(query): Query<HashMap<String, String>>,
-    body: Bytes,
-) -> Response {
-    let mut words = query;
-    words.extend(form(&body));
-    let bearer = headers
-        .get("authorization")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    let token = words.get("access_token").map(String::as_str).or(bearer);
-    let fault = {
-        let mut inner = server.inner();
-        *inner.calls.entry(name.clone()).or_default() += 1;
-        inner.call_faults.get_mut(&name).and_then(VecDeque::pop_front)
-    };
-    server.wake();
-    if let Some(fault) = fault {
-        return spoiled(&server, fault, 0).await;
-    }
-    if server.0.settings.token.as_deref().is_some_and(|wanted| token != Some(wanted)) {
-        return vk_api::error(5, "User authorization failed: invalid access_token (4).").into_response();
-    }
-    match name.as_str() {
-        "groups.getLongPollServer" => {
-            let host = headers.get("host").and_then(|host| host.to_str().ok());
-            axum::Json(json!({ "response": server.session(host) })).into_response()
-        }
-        "groups.getLongPollSettings" if server.inner().community.is_some() => {
-            axum::Json(json!({ "response": server.inner().community })).into_response()
-        }
-        "messages.getByConversationMessageId" => {
-            let inner = &mut *server.inner();
-            match inner.messages.answer(&words, inner.history.updates()) {
-                Ok(told) => axum::Json(json!({ "response": told })).into_response(),
-                Err((code, message)) => vk_api::error(code, &message).into_response(),
-            }
-        }
-        _ => vk_api::answer(&name, &words, server.0.settings.group_id).into_response(),
-    }
-}
-
-async fn poll(State(server): State<VkServer>, Query(query): Query<HashMap<String, String>>, body: Bytes) -> Response {
-    let mut words = query;
-    words.extend(form(&body));
-    let ts: u64 = words.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
-    let wait = words.get("wait").and_then(|wait| wait.parse().ok()).unwrap_or(25).min(LONGEST_WAIT);
-    server.inner().polls.push(ts);
-    let mut changed = server.0.changed.subscribe();
-    server.wake();
-    let answer = timeout(Duration::from_secs(wait), async {
-        loop {
-            changed.mark_unchanged();
-            let key = format!("key-{}", server.inner().key);
-            if words.get("key") != Some(&key) {
-                return json!({ "failed": 2 }).to_string().into_response();
-            }
-            if let Some(fault) = server.next_fault() {
-                return spoiled(&server, fault, ts).await;
-            }
-            if let Some(answer) = server.answer(ts) {
-                return answer.into_response();
-            }
-            if changed.changed().await.is_err() {
-                return StatusCode::SERVICE_UNAVAILABLE.into_response();
-            }
-        }
-    });
-    answer.await.unwrap_or_else(|_| format!("{{\"ts\":\"{ts}\",\"updates\":[]}}").into_response())
-}
-
-async fn spoiled(server: &VkServer, fault: Fault, ts: u64) -> Response {
-    match fault {
-        Fault::Failed1 => {
-            server.forget();
-            json!({ "failed": 1, "ts": server.head() }).to_string().into_response()
-        }
-        Fault::Failed2 => {
-            server.inner().key += 1;
-            json!({ "failed": 2 }).to_string().into_response()
-        }
-        Fault::Failed3 => {
-            server.forget();
-            server.inner().key += 1;
-            json!({ "failed": 3 }).to_string().into_response()
-        }
-        Fault::Hang => std::future::pending().await,
-        Fault::ApiError(code) => vk_api::error(code, "An error on command").into_response(),
-        other => {
-            let empty = || format!("{{\"ts\":\"{ts}\",\"updates\":[]}}");
-            vk_faults::body(other, || server.answer(ts).unwrap_or_else(empty))
-        }
-    }
-}
-
-/// A form, or nothing where the body is none.
-fn form(body: &[u8]) -> HashMap<String, String> {
-    let url = reqwest::Url::parse("http://form/").ok().map(|mut url| {
-        url.set_query(std::str::from_utf8(body).ok().filter(|text| !text.is_empty()));
-        url.query_pairs().into_owned().collect()
-    });
-    url.unwrap_or_default()
 }
