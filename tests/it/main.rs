@@ -24,4 +24,5 @@ mod secrets;
 mod shutdown;
 mod space;
 mod store_rig;
+mod types;
 mod workstream;

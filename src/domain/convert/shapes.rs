@@ -18,6 +18,8 @@ use serde_json::value::RawValue;
 
 /// Whole numbers up to 2^53 are exact as floating point.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+/// The `user_id` of a photo that was put up in the community's name: no user did it.
+const IN_THE_COMMUNITYS_NAME: i64 = 100;
 
 /// Text that is borrowed where it has no escapes.
 #[derive(Deserialize, Debug, Clone)]
@@ -232,13 +234,18 @@ pub(super) struct Anything<'a> {
 }
 
 impl Anything<'_> {
-    /// Who did it: whoever deleted, else the author, the user, the one who reacted or liked, the administrator, the owner.
-    /// Someone who is blocked or made an officer stands before the administrator, so that all that happens to one person
-    /// keeps its order.
+    /// Who did it: whoever deleted, else the author, the user, the one who reacted or liked, the administrator. Someone who
+    /// is blocked or made an officer stands before the administrator, so that all that happens to one person keeps its
+    /// order. An owner did nothing, but that what is new and names nobody else was put up in the owner's name.
     pub(super) fn who(&self, kind: &str) -> Option<i64> {
         let deleter = self.deleter_id.int().filter(|_| kind.ends_with("_delete"));
-        let by_rank = [&self.from_id, &self.user_id, &self.reacted_id, &self.liker_id, &self.admin_id, &self.owner_id];
-        deleter.or_else(|| by_rank.into_iter().find_map(Loose::int))
+        let by_rank = [&self.from_id, &self.user_id, &self.reacted_id, &self.liker_id, &self.admin_id];
+        let someone = deleter.or_else(|| by_rank.into_iter().find_map(Loose::int));
+        match kind {
+            "photo_new" => someone.filter(|user| *user != IN_THE_COMMUNITYS_NAME).or_else(|| self.owner_id.int()),
+            "audio_new" | "video_new" => someone.or_else(|| self.owner_id.int()),
+            _ => someone,
+        }
     }
 
     /// In which conversation. Someone who types to the community does so in the dialog with it: `to_id` is negative then.
