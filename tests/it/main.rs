@@ -14,6 +14,7 @@ mod generations;
 mod golden;
 mod kv_conformance;
 mod limits;
+mod mutations;
 mod outbox_model;
 mod pipeline;
 mod polling_faults;
