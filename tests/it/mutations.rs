@@ -108,12 +108,18 @@ impl Json {
     }
 
     fn text(&self) -> String {
-        let joined = |parts: Vec<String>| parts.join(",");
+        self.spaced("")
+    }
+
+    /// As text, with this white space behind each comma and colon.
+    fn spaced(&self, space: &str) -> String {
+        let joined = |parts: Vec<String>| parts.join(&format!(",{space}"));
         match self {
             Self::Leaf(text) => text.clone(),
-            Self::List(items) => format!("[{}]", joined(items.iter().map(Self::text).collect())),
+            Self::List(items) => format!("[{}]", joined(items.iter().map(|item| item.spaced(space)).collect())),
             Self::Object(fields) => {
-                format!("{{{}}}", joined(fields.iter().map(|(key, value)| format!("{key}:{}", value.text())).collect()))
+                let field = |(key, value): &(String, Self)| format!("{key}:{space}{}", value.spaced(space));
+                format!("{{{}}}", joined(fields.iter().map(field).collect()))
             }
         }
     }
@@ -328,12 +334,12 @@ fn any_update() -> impl Strategy<Value = String> {
         .prop_map(|(kind, object)| {
             Json::Object(vec![(quoted("type"), Json::Leaf(quoted(kind))), (quoted("object"), object)])
         });
-    prop_oneof![
+    let any = prop_oneof![
         6 => (any_sound(), spoils()).prop_map(|(update, spoils)| spoiled(update, spoils)),
         2 => typed,
         1 => any_json(),
-    ]
-    .prop_map(|json| json.text())
+    ];
+    (any, select(vec!["", " ", "\n", "\r\n\t"])).prop_map(|(json, space)| json.spaced(space))
 }
 
 /// The first keys of every event, read strictly.
@@ -366,6 +372,8 @@ const HEAD: [&str; 10] = [
 fn check_event(event: &Event, update: &str, with_object: bool) {
     let text = std::str::from_utf8(&event.body).expect("UTF-8");
     assert!(!text.contains(['\n', '\r']), "{text}");
+    let strict = serde_json::from_str::<Value>(text).map_or_else(|error| error.to_string(), |_| String::new());
+    assert!(!strict.contains("escape"), "{strict}: {text}");
     let keys = keys(text);
     assert_eq!(keys[..10], HEAD, "{text}");
     let own: &[&str] = match event.event_type.as_str() {
@@ -446,6 +454,7 @@ proptest! {
                     Err(bad) => {
                         assert_eq!(&bad.raw, raw);
                         assert!(!bad.reason.is_empty() && bad.event_id.as_str().len() == 40, "{bad:?}");
+                        assert!(!bad.reason.contains("escape"), "they are mended: {bad:?}");
                     }
                 }
             }
