@@ -11,12 +11,12 @@ use event_router::domain::ids::{GroupId, Ts};
 use event_router::domain::time::Moment;
 use serde_json::{Value, json};
 
-pub(crate) fn settings(object: bool) -> Settings {
+fn settings(object: bool) -> Settings {
     let utc_offset = FixedOffset::east_opt(3 * 3600).expect("an offset");
     Settings { command_prefixes: vec!["/".into(), "!".into()], utc_offset, object }
 }
 
-pub(crate) fn names() -> NameBook {
+fn names() -> NameBook {
     let mut book = NameBook::default();
     let name = |name: &str, nick: &str| Name { name: Some(name.into()), nick: Some(nick.into()) };
     book.insert_person(206_295_116, name("Руслан Башинский", "oidaho"));
@@ -26,10 +26,15 @@ pub(crate) fn names() -> NameBook {
 }
 
 pub(crate) fn convert_all(updates: &[&str], object: bool) -> Vec<Result<Event, Quarantined>> {
+    convert_asked("77", updates, object)
+}
+
+/// The updates of an answer to a poll with the ts `asked`.
+pub(crate) fn convert_asked(asked: &str, updates: &[&str], object: bool) -> Vec<Result<Event, Quarantined>> {
     let group = GroupId::new(218_730_916).expect("an id");
     let settings = settings(object);
     let stamp = Stamp::new(Moment(1_709_107_923_000), settings.utc_offset);
-    let read = read_answer(group, &Ts::parse("77").expect("a ts"), updates);
+    let read = read_answer(group, &Ts::parse(asked).expect("a ts"), updates);
     read.into_iter().map(|update| update.map(|update| update.into_event(&names(), &stamp, &settings))).collect()
 }
 

@@ -6,6 +6,7 @@ mod backfill;
 mod cli;
 mod config;
 mod convert;
+mod corpus;
 mod crash;
 mod damage;
 mod delivery_faults;
