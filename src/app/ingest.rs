@@ -366,7 +366,9 @@ pub fn explain(error: &CallError) -> String {
     let remedy = match error {
         CallError::Api(api) => match (api.code, api.class()) {
             (29, _) => "VK limits this call; it is tried again slowly",
-            (5, _) => "make a new token in the community's settings (API usage) and put it into vk.token (TOKEN)",
+            (5 | 27 | 28, _) => {
+                "make a new token in the community's settings (API usage) and put it into vk.token (TOKEN)"
+            }
             (_, ErrorClass::Alarm) => {
                 "the token needs the right 'community management', and Long Poll must be on in the community's settings (API usage, Long Poll API)"
             }

@@ -15,6 +15,7 @@ mod generations;
 mod golden;
 mod kv_conformance;
 mod limits;
+mod month;
 mod mutations;
 mod outbox_model;
 mod pipeline;

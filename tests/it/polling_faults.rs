@@ -35,8 +35,8 @@ async fn nothing_is_lost_to_an_answer_that_makes_no_sense() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_to_a_body_that_is_cut_or_has_no_end() {
-    for fault in [Fault::Cut, Fault::Huge] {
+async fn nothing_is_lost_to_a_connection_that_breaks_or_a_body_without_an_end() {
+    for fault in [Fault::Cut, Fault::Huge, Fault::Restart] {
         check(fault, 0).await;
     }
 }
@@ -115,6 +115,37 @@ async fn a_session_that_vk_refuses_leaves_delivery_alone_and_says_what_to_do() {
     assert!(rig.run(&["health"]).await.status.success(), "alive all the same");
     assert_eq!(rig.vk.calls("groups.getLongPollServer"), 2, "asked once a start, then slowly");
     service.stop().await;
+}
+
+/// Each class of VK's errors in words that say what to do; the service is alive, not ready, and asks slowly.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_class_of_error_is_told_in_words_that_help() {
+    const METHOD: &str = "groups.getLongPollServer";
+    let rig = Rig::new(&[("all", "")], "").await;
+    for (code, words) in [
+        (10, "error 10"),
+        (29, "it is tried again slowly"),
+        (5, "make a new token"),
+        (15, "the right 'community management'"),
+        (27, "make a new token"),
+        (28, "make a new token"),
+        (100, "check vk.group_id"),
+        (125, "check vk.group_id"),
+    ] {
+        let calls = rig.vk.calls(METHOD);
+        rig.vk.inject_call(METHOD, Fault::ApiError(code));
+        let service = rig.start_unseen();
+        within("the call", rig.vk.until(|vk| vk.calls(METHOD) > calls)).await;
+        let told = |stats: &event_router::outbox::views::Stats| {
+            let problem = stats.polling.as_ref().and_then(|polling| polling.problem.clone());
+            stats.live && problem.is_some_and(|problem| problem.contains(words))
+        };
+        rig.until(&format!("{code}: {words}"), told).await;
+        assert_eq!(rig.run(&["health", "--ready"]).await.status.code(), Some(1), "{code}");
+        assert!(rig.run(&["health"]).await.status.success(), "{code}");
+        assert_eq!(rig.vk.calls(METHOD), calls + 1, "{code}");
+        service.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -114,10 +114,15 @@ impl Rig {
     }
 
     pub(crate) fn start_unseen(&self) -> Running {
+        self.start_by(Clock::system())
+    }
+
+    /// Starts the service in this process by another clock.
+    pub(crate) fn start_by(&self, clock: Clock) -> Running {
         let source = Source { file: Some(self.config()), env: Vec::new() };
         let settings = load(&source).expect("a sound configuration").service().expect("a whole configuration");
         let stop = CancellationToken::new();
-        Running { task: tokio::spawn(app::run(settings, Clock::system(), stop.clone())), stop }
+        Running { task: tokio::spawn(app::run(settings, clock, stop.clone())), stop }
     }
 
     /// Starts the service as a process.
