@@ -160,3 +160,26 @@ async fn a_destination_that_leaves_the_configuration_keeps_its_events_and_gets_t
     rig.assert_balanced();
     service.stop().await;
 }
+
+/// What names cost: a thousand events of sixty people in twenty chats, with a cold cache and with a warm one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_events_cost_few_calls_and_with_a_warm_cache_none() {
+    const METHODS: [&str; 3] = ["users.get", "groups.getById", "messages.getConversationsById"];
+    let mut rig = Rig::new(&[("all", "")], "").await;
+    let service = rig.start().await;
+    let mut calls = Vec::new();
+    for _ in 0..2 {
+        for n in 0..1000i64 {
+            let object = serde_json::json!({ "user_id": 1 + n % 60, "peer_id": 2_000_000_001 + n % 20, "event_id": "0123456789ab", "payload": {} });
+            rig.update("message_event", object, &format!("peer {}", 2_000_000_001 + n % 20), &["all"]);
+        }
+        rig.until_settled().await;
+        calls.push(METHODS.iter().map(|method| rig.vk.calls(method)).sum::<u64>());
+    }
+    rig.assert_balanced();
+    service.stop().await;
+    let (cold, warm) = (calls[0], calls[1] - calls[0]);
+    eprintln!("calls of the API for 1000 events of 60 people in 20 chats: cold {cold}, warm {warm}");
+    // Two methods; the first answers may each bring only a part of the people and chats.
+    assert!((2..=40).contains(&cold) && warm == 0, "cold {cold}, warm {warm}");
+}
