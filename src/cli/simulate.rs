@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -99,15 +99,17 @@ pub(super) async fn run(args: SimulateArgs, stop: CancellationToken) -> Result<E
     }
 }
 
-/// The updates of a file.
+/// The updates of a file, each as it stands there.
 fn read(path: &Path) -> Result<Vec<String>, Failure> {
     let told = |words: String| Failure::new(format!("{}: {words}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
-    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
-    let values = values.map_err(|error| told(format!("no JSON: {error}")))?;
-    let flat = values.into_iter().flat_map(|value| match value {
-        Value::Array(all) => all,
-        one => vec![one],
-    });
-    Ok(flat.map(|update| update.to_string()).collect())
+    let values = serde_json::Deserializer::from_str(&text).into_iter().collect::<Result<Vec<Box<RawValue>>, _>>();
+    let mut updates = Vec::new();
+    for value in values.map_err(|error| told(format!("no JSON: {error}")))? {
+        match value.get().starts_with('[') {
+            true => updates.extend(serde_json::from_str::<Vec<Box<RawValue>>>(value.get()).unwrap_or_default()),
+            false => updates.push(value),
+        }
+    }
+    Ok(updates.into_iter().map(|update| update.get().to_owned()).collect())
 }

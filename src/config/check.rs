@@ -142,6 +142,7 @@ fn vk_section(vk: &Reader<'_>, missing: &mut Vec<Problem>) -> Option<vk::Setting
         vk.problem("wait", format!("found {}, expected whole seconds", humantime::format_duration(wait)));
     }
     let session_max_age = vk.span("session_max_age", SECOND, 30 * DAY).unwrap_or(HOUR);
+    let ca = vk.certificates("ca_file");
     if !vk.has("token") && !vk.has("token_file") {
         missing
             .push(absent("vk.token", "the community's access token (TOKEN, or TOKEN_FILE for a file that holds it)"));
@@ -159,6 +160,7 @@ fn vk_section(vk: &Reader<'_>, missing: &mut Vec<Problem>) -> Option<vk::Setting
         api_version: api_version.unwrap_or_else(|| "5.199".to_owned()),
         session_max_age,
         wait,
+        ca,
     })
 }
 

@@ -4,6 +4,7 @@
 //! Way of a value: `source` (file and environment, merged) → `reader` (typed, or a problem with its path) → `check` and
 //! `destinations` (the components' settings). Deliberately absent: using any of it. A broken configuration touches nothing.
 
+mod certificates;
 mod check;
 mod destinations;
 mod problem;

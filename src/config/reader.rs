@@ -7,8 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use toml::{Table, Value};
 
+use super::certificates::read_certificates;
 use super::problem::Problem;
 use super::source::{in_words, read_limited};
 use super::values::{self, looks_secret, shown};
@@ -27,7 +29,7 @@ pub(super) struct Context {
     pub(super) from_env: HashMap<String, String>,
     /// What is wrong.
     pub(super) problems: RefCell<Vec<Problem>>,
-    /// What is wrong with files of secrets: it matters only to those who need the secrets.
+    /// What is wrong with files of secrets and certificates: it matters only to those who need what is in them.
     pub(super) unread: RefCell<Vec<Problem>>,
     /// Paths of all keys that were asked for.
     pub(super) known: RefCell<BTreeSet<String>>,
@@ -246,6 +248,17 @@ impl<'a> Reader<'a> {
             },
         }
         None
+    }
+
+    /// The CA certificates in a file; none when it is not set.
+    pub(super) fn certificates(&self, key: &str) -> Vec<CertificateDer<'static>> {
+        let file = self.text(key, "the path of a PEM file", |text| Some(text.to_owned()));
+        file.map(|file| read_certificates(&file)).transpose().map(Option::unwrap_or_default).unwrap_or_else(|found| {
+            let expected = "a PEM file with the certificate of the CA, as whoever ends TLS has it";
+            let problem = self.context.problem(&self.at(key), format!("found {found}, expected {expected}"));
+            self.context.unread.borrow_mut().push(problem);
+            Vec::new()
+        })
     }
 
     /// Whatever was not asked for is unknown.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::redirect::Policy;
-use reqwest::{RequestBuilder, Response, Url};
+use reqwest::{Certificate, RequestBuilder, Response, Url};
 use serde_json::value::RawValue;
 
 use super::settings::Settings;
@@ -27,6 +27,9 @@ const CALL_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// What is wrong with a server that is not polled.
 const UNUSABLE_SERVER: &str = "the server of the session is no https address";
+
+/// What to do about a certificate that is not believed.
+const STRANGE_CERTIFICATE: &str = "if a proxy or a simulator ends TLS here, name its CA in vk.ca_file";
 
 /// Why a call brought nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,13 +92,16 @@ impl Client {
     pub fn new(settings: &Settings) -> Result<Self, ClientError> {
         let base = settings.api_url.trim_end_matches('/');
         let methods = Url::parse(&format!("{base}/method/")).map_err(|error| ClientError::Url(error.to_string()))?;
+        let unusable = |error: reqwest::Error| ClientError::Build(innermost(&error.without_url()));
+        let ca = settings.ca.iter().map(|ca| Certificate::from_der(ca)).collect::<Result<Vec<_>, _>>();
         let http = reqwest::Client::builder()
             .user_agent(concat!("event-router/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
             .no_proxy()
             .connect_timeout(CONNECT_PATIENCE)
+            .tls_certs_merge(ca.map_err(unusable)?)
             .build()
-            .map_err(|error| ClientError::Build(innermost(&error.without_url())))?;
+            .map_err(unusable)?;
         let (poll_margin, call_patience) = (POLL_MARGIN, CALL_PATIENCE);
         let pace = Arc::new(RateLimiter::direct(pace()));
         Ok(Self { http, settings: settings.clone(), methods, poll_margin, call_patience, pace })
@@ -205,7 +211,11 @@ async fn read(mut response: Response) -> Result<Bytes, CallError> {
 
 fn network(error: reqwest::Error) -> CallError {
     let error = error.without_url();
-    if error.is_timeout() { CallError::Timeout } else { CallError::Network(innermost(&error)) }
+    if error.is_timeout() {
+        return CallError::Timeout;
+    }
+    let words = innermost(&error);
+    CallError::Network(if words.contains("certificate") { format!("{words}; {STRANGE_CERTIFICATE}") } else { words })
 }
 
 /// The last words of an error's chain: what the system said.
@@ -348,6 +358,7 @@ pub(super) mod tests {
             session_max_age: Duration::from_secs(3600),
             backfill: false,
             wait: Duration::from_secs(1),
+            ca: Vec::new(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+
 use crate::domain::ids::GroupId;
 use crate::secret::Secret;
 
@@ -22,6 +24,8 @@ pub struct Settings {
     pub backfill: bool,
     /// How long VK holds a poll open when there is nothing to say (whole seconds, at most 90).
     pub wait: Duration,
+    /// CAs that VK's certificate may come from besides those of the system: of a proxy that ends TLS, of a simulator.
+    pub ca: Vec<CertificateDer<'static>>,
 }
 
 /// How names are looked up.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use event_router::app;
 use event_router::config::{Format, Loaded, Problems, Source, load};
 use event_router::domain::route::Condition;
+use event_router::sim::vk_server::{Settings, VkServer};
 use tempfile::TempDir;
 
 const COMPLETE: &str = "[vk]\ntoken = 'vk1.a.word'\ngroup_id = 1\n[destinations.d]\nurl = 'http://h/'\n";
@@ -346,7 +347,6 @@ fn a_key_that_is_not_known_is_a_problem_with_a_hint() {
 fn what_is_not_built_yet_is_not_accepted() {
     for (section, key) in [
         ("vk", "backfill = false"),
-        ("vk", "ca_file = 'x'"),
         ("delivery", "max_attempts = 12"),
         ("delivery", "max_age = '55s'"),
         ("delivery", "batch_max = 1"),
@@ -411,6 +411,34 @@ fn a_file_of_a_secret_that_cannot_be_used_is_told_with_its_path() {
     check(Some(b"vk1.a.word\nvk1.a.word\n"), "another text (not shown)");
     check(Some(b"\xff\xfe"), "a file that is not UTF-8 text");
     check(Some(&[b'x'; 20_000]), "a file that cannot be read (it has more than 16384 bytes)");
+}
+
+#[tokio::test]
+async fn a_file_of_a_ca_that_cannot_be_used_is_told_with_its_path() {
+    let vk = VkServer::start(Settings { tls: true, ..Settings::default() }).await.expect("a simulated VK");
+    let pem = vk.ca_pem().expect("a CA");
+    let expected = "expected a PEM file with the certificate of the CA, as whoever ends TLS has it";
+    let check = |content: Option<&[u8]>, found: &str| {
+        let mut setting = setting(COMPLETE, &[]);
+        let file = setting.dir.path().join("ca.pem");
+        if let Some(content) = content {
+            fs::write(&file, content).expect("written");
+        }
+        setting.source.env = vec![("EVENT_ROUTER__VK__CA_FILE".to_owned(), file.display().to_string())];
+        if found.is_empty() {
+            let settings = load(&setting.source).and_then(Loaded::service).expect("a sound configuration");
+            return assert_eq!(settings.vk.ca.len(), 2);
+        }
+        assert_eq!(problems(&setting), format!("vk.ca_file (EVENT_ROUTER__VK__CA_FILE): found {found}, {expected}"));
+        // Who only looks into the outbox needs no certificate.
+        assert!(load(&setting.source).is_ok(), "{found}");
+    };
+    check(Some(format!("# of two proxies\n{pem}\n{pem}").as_bytes()), "");
+    check(None, "no such file at <dir>/ca.pem");
+    check(Some(b""), "no certificate in <dir>/ca.pem");
+    check(Some(b"\xff\xfe"), "a file that is not UTF-8 text at <dir>/ca.pem");
+    check(Some(pem.replace("\nMII", "\nAAA").as_bytes()), "what cannot be read as a certificate in <dir>/ca.pem");
+    check(Some(pem.replace("-----END", "-----EN").as_bytes()), "what cannot be read as a certificate in <dir>/ca.pem");
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod quarantine;
 mod rig;
 mod secrets;
 mod shutdown;
+mod simulated_vk;
 mod space;
 mod store_rig;
 mod types;

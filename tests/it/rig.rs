@@ -51,23 +51,36 @@ impl Rig {
     pub(crate) async fn with_outbox(destinations: &[(&'static str, &str)], rest: &str, outbox: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let data = dir.path().join("data");
-        Self::made(dir, data, destinations, rest, outbox, "").await
+        Self::made(Settings::default(), dir, data, destinations, rest, outbox, "").await
     }
 
     /// The same, with more lines for `[vk]`.
     pub(crate) async fn with_vk(destinations: &[(&'static str, &str)], vk: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let data = dir.path().join("data");
-        Self::made(dir, data, destinations, "", "", vk).await
+        Self::made(Settings::default(), dir, data, destinations, "", "", vk).await
+    }
+
+    /// The same, with a VK that behaves so. One reached by https is believed: its CA lies in the file `ca.pem`.
+    pub(crate) async fn against(vk: Settings, destinations: &[(&'static str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("data");
+        let more = if vk.tls { format!("ca_file = {:?}", dir.path().join("ca.pem")) } else { String::new() };
+        let rig = Self::made(vk, dir, data, destinations, "", "", &more).await;
+        if let Some(pem) = rig.vk.ca_pem() {
+            fs::write(rig.dir.path().join("ca.pem"), pem).expect("written");
+        }
+        rig
     }
 
     /// The same, with the outbox in a directory elsewhere.
     pub(crate) async fn on(data: &Path, destinations: &[(&'static str, &str)], rest: &str, outbox: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self::made(dir, data.to_owned(), destinations, rest, outbox, "").await
+        Self::made(Settings::default(), dir, data.to_owned(), destinations, rest, outbox, "").await
     }
 
     async fn made(
+        vk: Settings,
         dir: TempDir,
         data: PathBuf,
         destinations: &[(&'static str, &str)],
@@ -76,7 +89,7 @@ impl Rig {
         more: &str,
     ) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let vk = VkServer::start(Settings::default()).await.expect("a simulated VK");
+        let vk = VkServer::start(vk).await.expect("a simulated VK");
         let mut handlers = BTreeMap::new();
         let mut config = format!(
             "{rest}\n[vk]\ntoken = \"a-secret-token\"\napi_url = {:?}\ngroup_id = {}\nwait = \"2s\"\n{more}\n[outbox]\ndir = {:?}\n{outbox}\n",
