@@ -51,8 +51,15 @@ mod tests {
             cause: "failed 1".to_owned(),
             backfill,
         };
-        let filling =
-            BackfillView { recovered: 42, absent: 0, refused_chats: 0, refusal: None, left_chats: 0, finished: None };
+        let filling = BackfillView {
+            recovered: 42,
+            absent: 0,
+            refused_chats: 0,
+            refusal: None,
+            left_chats: 0,
+            switched_off: 0,
+            finished: None,
+        };
         let text = render(&[gap(1_000, None), gap(1_790_000_000_123, Some(filling))]);
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

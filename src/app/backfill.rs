@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::converter::Converter;
 use crate::clock::Clock;
 use crate::delivery::{BackoffSettings, backoff};
-use crate::domain::convert::{Item, Update, item, read_again, update_of};
+use crate::domain::convert::{Item, Nameless, Update, item, read_again};
+use crate::domain::event::CHAT_BASE;
 use crate::domain::ids::{EventId, GroupId};
 use crate::outbox::chats::Wanted;
 use crate::outbox::records::QuarantineRecord;
@@ -28,11 +31,13 @@ const MESSAGES_A_CALL: i64 = 100;
 /// Between two calls: half of what VK allows is left to names and sessions.
 const BETWEEN_CALLS: Duration = Duration::from_millis(100);
 /// How many calls a chat gets for one gap.
-const CALLS_A_CHAT: u32 = 10;
+const CALLS_A_CHAT: u32 = 21;
 /// How many calls there are for one gap in all: an hour of them.
 const CALLS_IN_ALL: u32 = 36_000;
-/// How often VK may answer an error that goes by itself before it counts as a refusal of this chat.
+/// How often a call may fail before it is looked whether VK answers at all: if it does, it is this chat that it refuses.
 const TRIES: u32 = 8;
+/// How long live polling may take to catch up before fetching begins beside it.
+const CATCH_UP: Duration = Duration::from_secs(60);
 /// Between calls that fail.
 const BACKOFF: BackoffSettings = BackoffSettings {
     initial_interval: Duration::from_secs(2),
@@ -53,6 +58,8 @@ pub(super) struct Backfill {
     pub(super) outbox: Outbox,
     /// The community.
     pub(super) group: GroupId,
+    /// Tells when polling has caught up with VK.
+    pub(super) caught_up: watch::Receiver<()>,
     /// What time it is.
     pub(super) clock: Clock,
     /// Seed of the jitter.
@@ -74,8 +81,9 @@ impl Backfill {
                 recorded.mark_unchanged();
                 let gaps = self.outbox.gaps_to_fill(self.group).await?;
                 if let Some(latest) = gaps.last() {
-                    job.fill(*latest).await?;
-                    self.outbox.fill(Filled::Over(gaps.clone())).await?;
+                    self.let_live_go_first().await;
+                    let left = job.fill(*latest).await?;
+                    self.outbox.fill(Filled::Over { gaps: gaps.clone(), left }).await?;
                     self.tell(gaps).await?;
                 } else if recorded.changed().await.is_err() {
                     return Ok(());
@@ -91,6 +99,7 @@ impl Backfill {
     async fn tell(&self, gaps: Vec<u64>) -> Result<(), OutboxError> {
         for (gap, told) in self.outbox.backfills(gaps).await? {
             let (recovered, absent, refused, left) = (told.recovered, told.absent, told.refused, told.left);
+            let switched_off = told.switched_off;
             let refusal = told.refusal.unwrap_or_default();
             tracing::warn!(
                 gap,
@@ -98,11 +107,20 @@ impl Backfill {
                 absent,
                 refused,
                 left,
+                switched_off,
                 refusal,
                 "messages that a gap swallowed were fetched back; buttons, reactions and edits cannot be"
             );
         }
         Ok(())
+    }
+
+    /// Waits until polling has caught up with VK, for a while: what is still to come live is not fetched.
+    async fn let_live_go_first(&self) {
+        let mut caught_up = self.caught_up.clone();
+        caught_up.mark_unchanged();
+        // Where events never stop, or VK does not answer, fetching begins all the same: no message comes twice.
+        let _late = timeout(CATCH_UP, caught_up.changed()).await;
     }
 
     /// Waits while the outbox has no room.
@@ -121,36 +139,62 @@ struct Job<'a> {
     jitter: StdRng,
 }
 
+/// Which messages would have come live.
+#[derive(Clone, Copy)]
+struct Wants {
+    new: bool,
+    replies: bool,
+}
+
 impl Job<'_> {
-    /// Gives every chat its turn, for all gaps up to this one.
-    async fn fill(&mut self, up_to: u64) -> Result<(), OutboxError> {
-        let (of, mut after) = (self.of, None);
+    /// Gives every chat its turn, for all gaps up to this one, group chats before dialogs; how many had none.
+    async fn fill(&mut self, up_to: u64) -> Result<u64, OutboxError> {
+        let of = self.of;
         self.calls = 0;
-        let replies = self.replies_are_on().await;
-        while let Some((peer, wanted)) = of.outbox.next_to_fill(of.group, after, up_to).await? {
-            self.chat(peer, wanted, up_to, replies).await?;
-            after = Some(peer);
+        let wants = self.wants().await;
+        let mut left = 0;
+        for (first, last) in [(Some(CHAT_BASE), i64::MAX), (None, CHAT_BASE)] {
+            let mut after = first;
+            while let Some((peer, wanted)) = of.outbox.next_to_fill(of.group, after, last, up_to).await? {
+                if self.calls < CALLS_IN_ALL {
+                    self.chat(peer, wanted, up_to, wants).await?;
+                } else {
+                    left += 1;
+                }
+                after = Some(peer);
+            }
         }
-        Ok(())
+        Ok(left)
     }
 
-    /// Whether the community's own messages come live; unless VK says so they do not.
-    async fn replies_are_on(&mut self) -> bool {
-        self.pace.tick().await;
-        let told = self.of.client.long_poll_settings().await;
-        told.is_ok_and(|told| told.events.get("message_reply").is_some_and(|flag| flag.0))
+    /// Which types the community has on. Where VK refuses to say, all that it tells is wanted.
+    async fn wants(&mut self) -> Wants {
+        let mut failures = 0;
+        loop {
+            self.pace.tick().await;
+            match self.of.client.long_poll_settings().await {
+                Ok(told) => {
+                    let is_on = |name| told.events.get(name).is_some_and(|flag| flag.0);
+                    return Wants { new: is_on("message_new"), replies: is_on("message_reply") };
+                }
+                Err(CallError::Api(error)) if error.class() != ErrorClass::Transient => {
+                    return Wants { new: true, replies: true };
+                }
+                Err(error) => self.wait(&error, &mut failures, false).await,
+            }
+        }
     }
 
     /// Asks for one chat until nothing is wanted any more.
-    async fn chat(&mut self, peer: i64, first: Wanted, up_to: u64, replies: bool) -> Result<(), OutboxError> {
+    async fn chat(&mut self, peer: i64, first: Wanted, up_to: u64, wants: Wants) -> Result<(), OutboxError> {
         let (of, mut wanted, mut calls) = (self.of, Some(first), 0);
         while let Some(now) = wanted {
-            let turn = if calls == CALLS_A_CHAT || self.calls >= CALLS_IN_ALL {
+            let turn = if calls == CALLS_A_CHAT {
                 Turned::Left
             } else {
                 calls += 1;
                 let last = now.from.saturating_add(MESSAGES_A_CALL - 1);
-                self.ask(peer, now.from, now.to.map_or(last, |to| to.min(last)), replies).await
+                self.ask(peer, now.from, now.to.map_or(last, |to| to.min(last)), wants).await
             };
             of.wait_for_room().await;
             of.outbox.fill(Filled::Chat { group: of.group, peer, gap: now.gap, up_to, turn }).await?;
@@ -159,16 +203,14 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Asks until there is an answer, or a refusal.
-    async fn ask(&mut self, peer: i64, from: i64, to: i64, replies: bool) -> Turned {
-        let (mut failures, mut answers) = (0, 0);
+    /// Asks until there is an answer, or a refusal. What is too much for one answer is asked for in halves.
+    async fn ask(&mut self, peer: i64, from: i64, mut to: i64, wants: Wants) -> Turned {
+        let (mut failures, mut tries) = (0, 0);
         loop {
             self.pace.tick().await;
             self.calls = self.calls.saturating_add(1);
             let error = match self.of.client.messages(peer, from..=to).await {
-                Ok(raw) => {
-                    return Turned::Asked { from, to, messages: self.of.convert(peer, from, to, &raw, replies).await };
-                }
+                Ok(raw) => return self.of.convert(peer, (from, to), &raw, wants).await,
                 Err(error) => error,
             };
             let slow = match &error {
@@ -176,61 +218,84 @@ impl Job<'_> {
                     (7 | 15, _) | (_, ErrorClass::NoData | ErrorClass::NeverRetry) => {
                         return Turned::Refused(error.to_string());
                     }
-                    (_, ErrorClass::Transient) => {
-                        answers += 1;
-                        if answers == TRIES {
-                            return Turned::Refused(error.to_string());
-                        }
-                        false
-                    }
-                    (_, ErrorClass::LongPause | ErrorClass::Alarm) => true,
+                    (_, class) => class != ErrorClass::Transient,
                 },
+                CallError::TooLarge if from == to => return self.of.too_large(peer, from, &error),
+                CallError::TooLarge | CallError::Timeout if from < to => {
+                    to = from + (to - from) / 2;
+                    false
+                }
                 _ => false,
             };
-            failures += 1;
-            let settings = if slow { &SLOW_BACKOFF } else { &BACKOFF };
-            let pause = backoff::wait(settings, failures, self.jitter.random::<f64>());
-            tracing::warn!(%error, pause_s = pause.as_secs(), "messages cannot be fetched back now; they are asked for again");
-            self.of.clock.sleep(pause).await;
+            if !slow {
+                tries += 1;
+            }
+            if tries == TRIES {
+                tries = 0;
+                // A VK that is away refuses nobody.
+                if self.of.client.long_poll_settings().await.is_ok() {
+                    return Turned::Refused(error.to_string());
+                }
+            }
+            self.wait(&error, &mut failures, slow).await;
         }
+    }
+
+    async fn wait(&mut self, error: &CallError, failures: &mut u32, slow: bool) {
+        *failures += 1;
+        let settings = if slow { &SLOW_BACKOFF } else { &BACKOFF };
+        let pause = backoff::wait(settings, *failures, self.jitter.random::<f64>());
+        tracing::warn!(%error, pause_s = pause.as_secs(), "messages cannot be fetched back now; they are asked for again");
+        self.of.clock.sleep(pause).await;
     }
 }
 
 impl Backfill {
     /// What VK had of what it was asked for, in order.
-    async fn convert(
-        &self,
-        peer: i64,
-        from: i64,
-        to: i64,
-        raw: &[Box<serde_json::value::RawValue>],
-        replies: bool,
-    ) -> Vec<Fetched> {
-        let mut items: Vec<_> = raw.iter().filter_map(|raw| item(self.group, raw)).collect();
+    async fn convert(&self, peer: i64, (from, to): (i64, i64), raw: &[Box<RawValue>], wants: Wants) -> Turned {
+        let at = self.clock.now();
+        let quarantined = |event_id: &EventId, reason: String, raw: &str| QuarantineRecord {
+            group: self.group.get(),
+            at,
+            reason,
+            event_id: event_id.to_string(),
+            raw: raw.into(),
+        };
+        let (mut items, mut nameless) = (Vec::new(), Vec::new());
+        for raw in raw {
+            match item(self.group, peer, raw.get()) {
+                Ok(item) => items.push(item),
+                Err(Nameless { update, event_id, reason }) => nameless.push(quarantined(&event_id, reason, &update)),
+            }
+        }
         items.retain(|item| (from..=to).contains(&item.cmid));
         items.sort_by_key(|item| item.cmid);
         items.dedup_by_key(|item| item.cmid);
-        let texts: Vec<String> = items.iter().map(|item| update_of(self.group, peer, item)).collect();
-        let made = |cmid| EventId::fetched(self.group, peer, cmid);
-        let read = items.iter().zip(&texts).map(|(item, text)| read_again(self.group, &made(item.cmid), text));
+        let read = items.iter().map(|item| read_again(self.group, &item.event_id, &item.update));
         let read: Vec<Result<Update<'_>, String>> = read.collect();
         let book = self.converter.look_up(read.iter().flatten()).await;
-        let at = self.clock.now();
-        let became = |(item, text, read): (&Item<'_>, &String, Result<Update<'_>, String>)| match read {
-            _ if item.ours && !replies => FetchedAs::SwitchedOff,
+        let became = |(item, read): (&Item, Result<Update<'_>, String>)| match read {
+            _ if !(if item.ours { wants.replies } else { wants.new }) => FetchedAs::SwitchedOff,
             Ok(update) => {
                 let (event, takers) = self.converter.event(update, &book, at);
                 FetchedAs::Event(event, takers)
             }
-            Err(reason) => FetchedAs::Unreadable(QuarantineRecord {
-                group: self.group.get(),
-                at,
-                reason,
-                event_id: made(item.cmid).to_string(),
-                raw: text.clone().into(),
-            }),
+            Err(reason) => FetchedAs::Unreadable(quarantined(&item.event_id, reason, &item.update)),
         };
-        let all = items.iter().zip(&texts).zip(read);
-        all.map(|((item, text), read)| Fetched { cmid: item.cmid, became: became((item, text, read)) }).collect()
+        let messages = items.iter().zip(read).map(|pair| Fetched { cmid: pair.0.cmid, became: became(pair) }).collect();
+        Turned::Asked { from, to, messages, nameless }
+    }
+
+    /// A single message that is more than an answer may hold.
+    fn too_large(&self, peer: i64, cmid: i64, error: &CallError) -> Turned {
+        let record = QuarantineRecord {
+            group: self.group.get(),
+            at: self.clock.now(),
+            reason: error.to_string(),
+            event_id: EventId::fetched(self.group, peer, cmid).to_string(),
+            raw: format!("{{\"peer_id\":{peer},\"conversation_message_id\":{cmid}}}").into(),
+        };
+        let messages = vec![Fetched { cmid, became: FetchedAs::Unreadable(record) }];
+        Turned::Asked { from: cmid, to: cmid, messages, nameless: Vec::new() }
     }
 }

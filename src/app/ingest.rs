@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::converter::Converter;
@@ -63,6 +64,8 @@ pub struct Ingest {
     pub group: GroupId,
     /// Whether messages that gaps swallow are fetched back.
     pub backfill: bool,
+    /// Tells that polling has caught up with VK.
+    pub caught_up: watch::Sender<()>,
     /// Where it tells how it goes.
     pub status: Status,
     /// What time it is.
@@ -162,6 +165,10 @@ impl Intake<'_> {
                 if !idle || self.checkpoint_is_old() {
                     let commit = self.session.updates(next);
                     self.take(commit, &ts, &raw).await?;
+                }
+                if raw.is_empty() || start.elapsed() >= EMPTY_PAUSE {
+                    // VK had nothing more to say at once.
+                    self.ingest.caught_up.send_replace(());
                 }
                 if idle && start.elapsed() < EMPTY_PAUSE {
                     self.ingest.clock.sleep(EMPTY_PAUSE).await;

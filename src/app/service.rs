@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::backfill::Backfill;
@@ -92,14 +93,19 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
     let reconvert = Reconvert { converter: Arc::clone(&converter), outbox: outbox.clone(), clock: clock.clone() };
     tasks.spawn("reconvert", reconvert.run(stop.clone()));
     let backfill = settings.vk.backfill;
+    let (caught_up, has_caught_up) = watch::channel(());
     if backfill {
         let (client, converter, outbox) = (client.clone(), Arc::clone(&converter), outbox.clone());
-        let group = settings.vk.group_id;
-        let backfill = Backfill { client, converter, outbox, group, clock: clock.clone(), seed: seed() };
+        let (group, caught_up) = (settings.vk.group_id, has_caught_up);
+        let backfill = Backfill { client, converter, outbox, group, caught_up, clock: clock.clone(), seed: seed() };
         tasks.spawn("backfill", backfill.run(stop.clone()));
+    } else {
+        // Before a message comes that nobody takes note of: what is kept would be wrong from then on.
+        outbox.forget_chats(settings.vk.group_id).await?;
     }
     let ingest = Ingest {
         backfill,
+        caught_up,
         converter,
         client,
         outbox: outbox.clone(),

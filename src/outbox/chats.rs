@@ -2,7 +2,8 @@
 //! VK numbers the messages of a chat from 1 without holes (`conversation_message_id`, here cmid), so that what is missing
 //! can be named. Deliberately absent: fetching (`app::backfill`), the writer's part (`filling`).
 //!
-//! Invariants: what is missing lies below `last`, in disjoint runs in order; a cmid that came live is never missing.
+//! Invariants: what is missing lies below `last`, in disjoint runs in order; a cmid that was heard live is never missing. It
+//! holds as long as every live message is heard: without `vk.backfill` these records are deleted.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,14 +57,14 @@ impl ChatRecord {
             self.last = cmid;
         } else {
             // A repeat, or one that VK sent late: it says nothing about what was swallowed.
-            self.without(cmid, cmid);
+            self.without(cmid, cmid, |_| true);
         }
     }
 
-    /// What is to be asked for next; `gap` is the latest gap there is.
+    /// What is to be asked for next, of what gaps up to `gap` have swallowed.
     #[must_use]
     pub fn wanted(&self, gap: u64) -> Option<Wanted> {
-        match self.missing.first() {
+        match self.missing.iter().find(|run| run.gap <= gap) {
             Some(run) => Some(Wanted { gap: run.gap, from: run.from, to: Some(run.to) }),
             None if self.gap < gap => Some(Wanted { gap, from: self.last.saturating_add(1), to: None }),
             None => None,
@@ -77,10 +78,12 @@ impl ChatRecord {
         in_run || self.gap < gap && cmid > self.last
     }
 
-    /// VK was asked for `from..=to`, and `newest` is the highest cmid that it still had. Answers how many of the messages
-    /// that were known to be missing were asked for.
+    /// VK was asked for `from..=to` when `gap` was the latest gap, and `newest` is the highest cmid that it still had. Answers
+    /// how many of the messages that were known to be missing were asked for. What a later gap has swallowed above `newest`
+    /// may have been written after the question, and stays wanted.
     pub fn asked(&mut self, from: i64, to: i64, newest: Option<i64>, gap: u64) -> u64 {
-        let known = self.without(from, to);
+        let later = newest.map_or(0, |newest| self.without(from, newest.min(to), |run| run.gap > gap));
+        let known = self.without(from, to, |run| run.gap <= gap) + later;
         if self.gap < gap && to > self.last {
             match newest.filter(|newest| *newest > self.last) {
                 Some(newest) => self.last = newest,
@@ -103,12 +106,12 @@ impl ChatRecord {
         self.missing.iter().fold(0, |sum: u64, run| sum.saturating_add(run.to.abs_diff(run.from).saturating_add(1)))
     }
 
-    /// Takes `from..=to` out of what is missing; answers how many that were.
-    fn without(&mut self, from: i64, to: i64) -> u64 {
+    /// Takes `from..=to` out of those runs that are `meant`; answers how many messages that were.
+    fn without(&mut self, from: i64, to: i64, meant: impl Fn(&Missing) -> bool) -> u64 {
         let before = self.count();
         let mut rest = Vec::with_capacity(self.missing.len());
         for run in self.missing.drain(..) {
-            if run.to < from || run.from > to {
+            if !meant(&run) || run.to < from || run.from > to {
                 rest.push(run);
                 continue;
             }
@@ -172,49 +175,83 @@ mod tests {
         let mut chat = ChatRecord { last: 40, gap: 3, missing: vec![run(2, 14, 19), run(3, 30, 31)] };
         assert_eq!(chat.give_up(2), 6);
         assert_eq!((chat.missing.as_slice(), chat.gap), ([run(3, 30, 31)].as_slice(), 3));
-        assert_eq!(chat.wanted(4).map(|wanted| wanted.gap), Some(3));
+        assert_eq!((chat.wanted(2), chat.wanted(4).map(|wanted| wanted.gap)), (None, Some(3)));
         chat.give_up(4);
         assert_eq!((chat.wanted(4), chat.gap), (None, 4));
     }
 
-    proptest! {
-        /// Whatever comes when: each message comes once, live or fetched back, and in the end nothing is wanted that exists.
-        #[test]
-        fn every_message_comes_once(steps in prop::collection::vec((0u8..4, 1i64..6), 1..80)) {
-            let (mut chat, mut gap, mut head) = (ChatRecord::new(0, 0), 0u64, 0i64);
-            let (mut live, mut swallowed, mut fetched) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-            let ask = |chat: &mut ChatRecord, gap: u64, head: i64, fetched: &mut BTreeSet<i64>| {
-                let Some(wanted) = chat.wanted(gap) else { return false };
+    #[test]
+    fn what_a_second_gap_swallows_during_a_call_is_asked_for_by_itself() {
+        // Asked for 3 to 102, VK had 3 to 6; before that is taken in, a second gap swallows 7 and 8, and 9 comes live.
+        let mut chat = ChatRecord::new(2, 0);
+        chat.heard(9, 2);
+        assert!([3, 4, 5, 6].iter().all(|cmid| chat.lacks(*cmid, 1)));
+        assert_eq!(chat.asked(3, 102, Some(6), 1), 4);
+        assert_eq!((chat.wanted(1), chat.wanted(2)), (None, Some(Wanted { gap: 2, from: 7, to: Some(8) })));
+    }
+
+    #[derive(Default)]
+    struct World {
+        chat: ChatRecord,
+        gap: u64,
+        head: i64,
+        live: BTreeSet<i64>,
+        swallowed: BTreeSet<i64>,
+        fetched: BTreeSet<i64>,
+        /// A question that VK has answered: what for, up to which gap, and what it had.
+        answer: Option<(i64, i64, u64, Vec<i64>)>,
+    }
+
+    impl World {
+        fn ask(&mut self) {
+            if let Some(wanted) = self.chat.wanted(self.gap).filter(|_| self.answer.is_none()) {
                 let to = wanted.to.unwrap_or(i64::MAX).min(wanted.from + 2);
-                let there = wanted.from..=to.min(head);
-                let newest = there.clone().next_back();
-                for cmid in there.filter(|cmid| chat.lacks(*cmid, gap)) {
-                    assert!(fetched.insert(cmid), "{cmid} fetched twice");
-                }
-                chat.asked(wanted.from, to, newest, gap);
-                true
-            };
+                self.answer = Some((wanted.from, to, self.gap, (wanted.from..=to.min(self.head)).collect()));
+            }
+        }
+
+        fn take_in(&mut self) {
+            let Some((from, to, gap, had)) = self.answer.take() else { return };
+            for cmid in had.iter().filter(|cmid| self.chat.lacks(**cmid, gap)) {
+                assert!(self.fetched.insert(*cmid), "{cmid} fetched twice");
+            }
+            self.chat.asked(from, to, had.last().copied(), gap);
+        }
+    }
+
+    proptest! {
+        /// Whatever comes between a question and its answer: each message comes once, live or fetched back, and in the end
+        /// nothing is wanted that exists.
+        #[test]
+        fn every_message_comes_once(steps in prop::collection::vec((0u8..6, 1i64..6), 1..80)) {
+            let mut world = World::default();
             for (kind, count) in steps {
                 match kind {
                     0 | 1 => for _ in 0..count {
-                        head += 1;
-                        chat.heard(head, gap);
-                        live.insert(head);
+                        world.head += 1;
+                        world.live.insert(world.head);
+                        // What the answer under way has of it was fetched before it came.
+                        world.chat.heard(world.head, world.gap);
                     },
-                    // A gap always swallows what came before it, and is known before the next live message.
+                    // A gap swallows what came before it, and is known before the next live message.
                     2 => {
                         for _ in 0..count {
-                            head += 1;
-                            swallowed.insert(head);
+                            world.head += 1;
+                            world.swallowed.insert(world.head);
                         }
-                        gap += 1;
+                        world.gap += 1;
                     }
-                    _ => { ask(&mut chat, gap, head, &mut fetched); }
+                    3 | 4 => world.ask(),
+                    _ => world.take_in(),
                 }
             }
-            while ask(&mut chat, gap, head, &mut fetched) {}
-            prop_assert!(live.is_disjoint(&fetched));
-            prop_assert_eq!(swallowed, fetched);
+            world.take_in();
+            while world.chat.wanted(world.gap).is_some() {
+                world.ask();
+                world.take_in();
+            }
+            prop_assert!(world.live.is_disjoint(&world.fetched));
+            prop_assert_eq!(world.swallowed, world.fetched);
         }
     }
 }

@@ -8,10 +8,14 @@ use super::kv::{Batch, Kv, KvError};
 use super::log::Logged;
 use super::records::{BackfillRecord, GapRecord};
 use super::requests::{Append, FetchedAs, Filled, Heard, Turned};
+use super::rows;
 use super::state::State;
 use crate::domain::event::Source;
 use crate::domain::ids::{EventId, GroupId};
 use crate::domain::time::Moment;
+
+/// How many chats are forgotten in one commit.
+const FORGOTTEN_AT_ONCE: usize = 4096;
 
 impl State {
     /// Takes note of an answer's messages; takes out of it those that were fetched back before they came, and answers how
@@ -61,9 +65,26 @@ impl State {
     ) -> Result<Vec<Logged>, KvError> {
         match filled {
             Filled::Chat { group, peer, gap, up_to, turn } => self.turn(kv, batch, (group, peer), (gap, up_to), turn),
-            Filled::Over(gaps) => {
+            Filled::Over { gaps, left } => {
+                let last = gaps.last().copied();
                 for gap in gaps {
-                    self.backfill(kv, gap, |record| record.finished = Some(now))?;
+                    self.backfill(kv, gap, |record| {
+                        record.finished = Some(now);
+                        record.left += if Some(gap) == last { left } else { 0 };
+                    })?;
+                }
+                Ok(Vec::new())
+            }
+            Filled::Off(group) => {
+                let chats = keys::chats(group.get());
+                for (key, _) in kv.scan(&chats, &keys::after(&chats), FORGOTTEN_AT_ONCE)? {
+                    batch.delete(key);
+                }
+                for gap in rows::gaps_to_fill(kv, group.get())? {
+                    self.backfill(kv, gap, |record| {
+                        record.finished = Some(now);
+                        record.refusal = Some("vk.backfill was switched off".to_owned());
+                    })?;
                 }
                 Ok(Vec::new())
             }
@@ -78,9 +99,9 @@ impl State {
         (gap, up_to): (u64, u64),
         turn: Turned,
     ) -> Result<Vec<Logged>, KvError> {
-        let (mut events, mut recovered) = (Vec::new(), 0);
+        let (mut events, mut recovered, mut switched_off) = (Vec::new(), 0, 0);
         match turn {
-            Turned::Asked { from, to, mut messages } => {
+            Turned::Asked { from, to, mut messages, nameless } => {
                 let newest = messages.iter().map(|message| message.cmid).max();
                 let mut absent = 0;
                 self.chat(kv, group, peer, |chat| {
@@ -88,17 +109,22 @@ impl State {
                     messages.retain(|message| chat.lacks(message.cmid, up_to));
                     absent = chat.asked(from, to, newest, up_to).saturating_sub(messages.len() as u64);
                 })?;
+                nameless.iter().for_each(|record| self.quarantine(batch, record));
                 for message in messages {
-                    recovered += 1;
                     match message.became {
+                        FetchedAs::SwitchedOff => {
+                            switched_off += 1;
+                            continue;
+                        }
                         FetchedAs::Event(_, takers) if takers.is_empty() => self.head.unrouted += 1,
                         FetchedAs::Event(event, takers) => events.push((event, Source::Backfill, takers)),
                         FetchedAs::Unreadable(record) => self.quarantine(batch, &record),
-                        FetchedAs::SwitchedOff => recovered -= 1,
                     }
+                    recovered += 1;
                 }
                 self.backfill(kv, gap, |record| {
                     record.recovered += recovered;
+                    record.switched_off += switched_off;
                     record.absent += absent;
                 })?;
             }

@@ -21,7 +21,7 @@ use super::upkeep::Upkeep;
 use super::window::Window;
 use super::writer::{REQUESTS, Request, Writer};
 use crate::clock::Clock;
-use crate::domain::ids::{DestinationName, Seq};
+use crate::domain::ids::{DestinationName, GroupId, Seq};
 
 /// What the handles and the writer share.
 pub(super) struct Shared {
@@ -237,6 +237,17 @@ impl Outbox {
     /// When it could not be made durable.
     pub async fn fill(&self, filled: Filled) -> Result<(), OutboxError> {
         self.answered(|reply| Request::Fill(filled, reply)).await
+    }
+
+    /// Forgets where the messages of a community stand, and gives up what gaps of it were still to be filled.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or that could not be made durable.
+    pub async fn forget_chats(&self, group: GroupId) -> Result<(), OutboxError> {
+        while self.keeps_chats(group).await? {
+            self.fill(Filled::Off(group)).await?;
+        }
+        Ok(())
     }
 
     /// Takes updates out of quarantine for good, by their numbers; answers how many there were.

@@ -228,6 +228,7 @@ pub fn gaps(kv: &dyn Kv) -> Result<Vec<GapView>, KvError> {
                 refused_chats: told.refused,
                 refusal: told.refusal,
                 left_chats: told.left,
+                switched_off: told.switched_off,
                 finished: told.finished.map(At),
             }),
         });

@@ -32,7 +32,7 @@
 //! | `m/space` | `Space` | number of commits, bytes under `e/`, `p/`, `x/` and `q/`; in every batch |
 //! | `m/ring` | `Ring` | up to 256 pairs of a moment and the lowest floor then, for `retention` |
 //! | `e/<seq u64>` | `ChunkRecord` | consecutive events: who takes each, and its body |
-//! | `c/<community i64>` | `Checkpoint` | the ts VK is asked with next, when committed, when VK was last heard |
+//! | `c/<community i64>` | `Checkpoint` | the ts VK is asked with next, when committed, when VK was last heard, the latest gap to be filled |
 //! | `d/<destination u16>` | `DestinationRecord` | cursor, counters, last success, outage |
 //! | `p/<destination><community i64><tag u8><id i64><seq>` | `AsideRecord` | an event of a blocked chat, moved aside; tag 0 common, 1 peer, 2 user |
 //! | `x/<destination><seq>` | `DeadRecord` | a dead letter with its history and event |

@@ -173,19 +173,7 @@ impl Outbox {
     /// # Errors
     /// When the store cannot be read.
     pub async fn gaps_to_fill(&self, group: GroupId) -> Result<Vec<u64>, OutboxError> {
-        self.read_store(move |kv| {
-            let mut found = Vec::new();
-            rows::pages(kv, b"g/", |key, value| {
-                let record: GapRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
-                let waits = record.backfill.is_some_and(|backfill| backfill.finished.is_none());
-                if record.group == group.get() && waits {
-                    found.extend(keys::last_number(key, keys::NUMBERED_LEN));
-                }
-                Ok(true)
-            })?;
-            Ok(found)
-        })
-        .await
+        self.read_store(move |kv| rows::gaps_to_fill(kv, group.get())).await
     }
 
     /// What was fetched back of each of these gaps.
@@ -204,8 +192,8 @@ impl Outbox {
         .await
     }
 
-    /// A chat as far as gaps up to `gap` have swallowed something in it; the first one after `after` that has something
-    /// to be asked for.
+    /// The first chat after `after` and up to `until` in which gaps up to `gap` have swallowed something that is still to be
+    /// asked for.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -213,18 +201,33 @@ impl Outbox {
         &self,
         group: GroupId,
         after: Option<i64>,
+        until: i64,
         gap: u64,
     ) -> Result<Option<(i64, Wanted)>, OutboxError> {
         self.read_store(move |kv| {
             let all = keys::chats(group.get());
             let start = after.map_or_else(|| all.clone(), |peer| [&keys::chat(group.get(), peer), &[0][..]].concat());
             let mut found = None;
-            rows::walk(kv, start, &keys::after(&all), |key, value| {
+            let end = keys::after(&keys::chat(group.get(), until));
+            rows::walk(kv, start, &end, |key, value| {
                 let record: ChatRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
                 found = keys::chat_peer(key).zip(record.wanted(gap));
                 Ok(found.is_none())
             })?;
             Ok(found)
+        })
+        .await
+    }
+
+    /// Whether anything is kept of where messages of a community stand, or a gap of it is to be filled.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn keeps_chats(&self, group: GroupId) -> Result<bool, OutboxError> {
+        self.read_store(move |kv| {
+            let chats = keys::chats(group.get());
+            let any = !kv.scan(&chats, &keys::after(&chats), 1)?.is_empty();
+            Ok(any || !rows::gaps_to_fill(kv, group.get())?.is_empty())
         })
         .await
     }

@@ -272,6 +272,8 @@ pub struct BackfillRecord {
     pub refusal: Option<String>,
     /// Chats that were left because there was too much to fetch.
     pub left: u64,
+    /// Messages of types that the community has switched off: they would not have come live either.
+    pub switched_off: u64,
     /// When it was over; nothing while it is not.
     pub finished: Option<Moment>,
 }

@@ -1,4 +1,5 @@
-//! What the writer is asked for: an answer of VK to be appended, a worker's answers to be settled. Deliberately absent:
+//! What the writer is asked for: an answer of VK to be appended, messages that were fetched back, a worker's answers to be
+//! settled. Deliberately absent:
 //! what a request does (`state`).
 
 use super::cursor::Cursor;
@@ -56,7 +57,14 @@ pub enum Filled {
         turn: Turned,
     },
     /// Every chat has had its turn: these gaps are done with.
-    Over(Vec<u64>),
+    Over {
+        /// Their numbers.
+        gaps: Vec<u64>,
+        /// Chats that had no turn, because there was too much to fetch.
+        left: u64,
+    },
+    /// Nothing is fetched back any more: where messages stand is forgotten, a bounded bit of it at a time.
+    Off(GroupId),
 }
 
 /// What came of a turn of a chat.
@@ -70,6 +78,8 @@ pub enum Turned {
         to: i64,
         /// What VK had.
         messages: Vec<Fetched>,
+        /// What of it has no number: nobody can tell which message it is.
+        nameless: Vec<QuarantineRecord>,
     },
     /// VK tells nothing of this chat, in its words.
     Refused(String),

@@ -9,7 +9,9 @@ use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError, Pair, Weights};
 use super::log;
-use super::records::{AsideRecord, DeadRecord, EventRecord, History, QuarantineRecord, ReplayFilter, ReplayRecord};
+use super::records::{
+    AsideRecord, DeadRecord, EventRecord, GapRecord, History, QuarantineRecord, ReplayFilter, ReplayRecord,
+};
 use crate::domain::event::Queued;
 use crate::domain::ids::{Lane, LaneOf, Seq};
 
@@ -204,6 +206,22 @@ pub fn weigh(kv: &dyn Kv) -> Result<Weights<u64>, KvError> {
         })?;
     }
     Ok(weights)
+}
+
+/// The gaps of a community whose messages are still to be fetched back, oldest first.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn gaps_to_fill(kv: &dyn Kv, group: i64) -> Result<Vec<u64>, KvError> {
+    let mut found = Vec::new();
+    pages(kv, b"g/", |key, value| {
+        let record: GapRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
+        if record.group == group && record.backfill.is_some_and(|backfill| backfill.finished.is_none()) {
+            found.extend(keys::last_number(key, keys::NUMBERED_LEN));
+        }
+        Ok(true)
+    })?;
+    Ok(found)
 }
 
 /// Visits every pair whose key begins with `prefix`, parts included, a page at a time, until the visitor says no.

@@ -305,6 +305,8 @@ pub struct BackfillView {
     pub refusal: Option<String>,
     /// Chats that were left because there was too much to fetch.
     pub left_chats: u64,
+    /// Messages of types that the community has switched off.
+    pub switched_off: u64,
     /// When it was over; nothing while it is under way.
     pub finished: Option<At>,
 }
@@ -322,6 +324,9 @@ impl BackfillView {
         }
         if self.left_chats > 0 {
             words.push(format!("{} chats left: too much", self.left_chats));
+        }
+        if self.switched_off > 0 {
+            words.push(format!("{} of types that are off", self.switched_off));
         }
         if self.finished.is_none() {
             words.push("under way".to_owned());

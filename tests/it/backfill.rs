@@ -18,6 +18,8 @@ use crate::rig::{Rig, within};
 use crate::store_rig::{append, event, group, open, pending, ts};
 
 const METHOD: &str = "messages.getByConversationMessageId";
+/// More than fit into the time that a test takes.
+const TRANSIENT: usize = 7;
 const CHAT: i64 = 2_000_000_000;
 
 /// A community whose messages are numbered as VK numbers them.
@@ -195,7 +197,7 @@ async fn what_does_not_come_back_is_told() {
     talk.say(55, own, true);
     talk.rig.served.pop();
     talk.say(55, 100, true);
-    (0..1050).for_each(|_| talk.say(CHAT + 3, 100, true));
+    (0..2200).for_each(|_| talk.say(CHAT + 3, 100, true));
     talk.rig.vk.forget();
     talk.rig.vk.close_conversation(CHAT + 1, true);
     talk.lost(CHAT + 1);
@@ -203,8 +205,8 @@ async fn what_does_not_come_back_is_told() {
     let group = GroupId::new(talk.rig.vk.group_id()).expect("an id");
     let gone = EventId::fetched(group, CHAT + 2, 3).to_string();
     talk.rig.served.retain(|served| served.event_id != gone);
-    // The 50 after the thousandth.
-    let left: Vec<String> = (1002..=1051).map(|cmid| EventId::fetched(group, CHAT + 3, cmid).to_string()).collect();
+    // The hundred that take more than 21 calls.
+    let left: Vec<String> = (2102..=2201).map(|cmid| EventId::fetched(group, CHAT + 3, cmid).to_string()).collect();
     talk.rig.served.retain(|served| !left.contains(&served.event_id));
     talk.rig.vk.inject_call(METHOD, Fault::ApiError(10));
     talk.rig.vk.inject_call(METHOD, Fault::Html502);
@@ -216,17 +218,51 @@ async fn what_does_not_come_back_is_told() {
     let gap = talk.filled().await;
     talk.rig.until_settled().await;
     let told = gap.backfill.clone().expect("told");
-    assert_eq!((told.recovered, told.refused_chats, told.left_chats), (2 + 2 + 1000, 1, 1), "{told:?}");
+    assert_eq!((told.recovered, told.refused_chats, told.left_chats), (2 + 2 + 2100, 1, 1), "{told:?}");
     assert!(told.refusal.as_deref().is_some_and(|words| words.contains("917")), "{told:?}");
-    assert!(told.absent <= 1, "{told:?}");
+    assert!(told.absent <= 1 && told.switched_off == 1, "{told:?}");
     assert_eq!(talk.rig.assert_balanced().repeats, 0);
     // The next gap goes on where the first one left off, and asks for nothing that has come.
     let calls = talk.rig.vk.calls(METHOD);
     talk.rig.vk.inject(Fault::Failed1);
     within("the second gap", async { while talk.rig.gaps().await.len() < 2 {} }).await;
     let told = talk.filled().await.backfill.expect("told");
-    assert_eq!((told.recovered, told.refused_chats, told.left_chats), (50, 1, 0), "{told:?}");
-    assert_eq!(talk.rig.vk.calls(METHOD) - calls, 5, "one a chat, and one for the fifty");
+    assert_eq!((told.recovered, told.refused_chats, told.left_chats), (100, 1, 0), "{told:?}");
+    assert_eq!(talk.rig.vk.calls(METHOD) - calls, 5, "one a chat, and one for the hundred");
+    service.stop().await;
+}
+
+/// While it is off nobody takes note of what comes live: nothing of it is fetched when it is on again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_live_while_it_was_off_is_not_fetched_when_it_is_on_again() {
+    let mut talk = Talk::new("").await;
+    let on = std::fs::read_to_string(talk.rig.config()).expect("read");
+    let off = on.replace("backfill = true", "backfill = false");
+    for config in [&on, &off, &on] {
+        std::fs::write(talk.rig.config(), config).expect("written");
+        let service = talk.rig.start().await;
+        (0..3).for_each(|_| talk.say(CHAT + 1, 100, false));
+        talk.rig.until_settled().await;
+        service.stop().await;
+    }
+    talk.say(CHAT + 1, 100, true);
+    talk.rig.vk.forget();
+    let service = talk.rig.start().await;
+    let told = talk.filled().await.backfill.expect("told");
+    talk.rig.until_settled().await;
+    assert_eq!(told.recovered, 1, "{told:?}");
+    assert_eq!((talk.rig.assert_balanced().repeats, talk.marked()), (0, 1));
+    // Off in the middle of a gap: that is told, and the gap is done with.
+    talk.rig.vk.close_conversation(CHAT + 1, true);
+    (0..TRANSIENT).for_each(|_| talk.rig.vk.inject_call(METHOD, Fault::ApiError(10)));
+    let gaps = talk.rig.gaps().await.len();
+    talk.rig.vk.inject(Fault::Failed1);
+    within("a gap", async { while talk.rig.gaps().await.len() == gaps {} }).await;
+    service.stop().await;
+    std::fs::write(talk.rig.config(), &off).expect("written");
+    let service = talk.rig.start().await;
+    let told = talk.filled().await.backfill.expect("told");
+    assert_eq!(told.refusal.as_deref(), Some("vk.backfill was switched off"), "{told:?}");
     service.stop().await;
 }
 
@@ -270,7 +306,12 @@ async fn a_message_never_comes_both_ways() {
         peer,
         gap: 1,
         up_to: 1,
-        turn: Turned::Asked { from, to, messages: cmids.iter().map(|cmid| fetched(*cmid)).collect() },
+        turn: Turned::Asked {
+            from,
+            to,
+            messages: cmids.iter().map(|cmid| fetched(*cmid)).collect(),
+            nameless: Vec::new(),
+        },
     };
     outbox.append(came(&[1, 2], 1)).await.expect("appended");
     let mut gap = came(&[], 10);
@@ -284,7 +325,7 @@ async fn a_message_never_comes_both_ways() {
     assert_eq!((done.appended, done.repeats), (1, 1));
     assert_eq!(outbox.to_fill(group(), peer, 1).await.expect("read"), None);
     outbox.fill(asked(3, 102, &[3, 4, 5, 6, 7])).await.expect("filled");
-    outbox.fill(Filled::Over(vec![1])).await.expect("filled");
+    outbox.fill(Filled::Over { gaps: vec![1], left: 0 }).await.expect("filled");
     assert!(outbox.gaps_to_fill(group()).await.expect("read").is_empty());
     let told = outbox.backfills(vec![1]).await.expect("read").remove(0).1;
     assert_eq!((told.recovered, told.absent), (3, 0));

@@ -21,7 +21,7 @@ mod write;
 
 use chrono::FixedOffset;
 
-pub use fetched::{Item, item, update_of};
+pub use fetched::{Item, Nameless, item};
 pub use mend::mend;
 pub use read::{Quarantined, Update, Wanted, read_again, read_answer};
 pub use write::{Name, NameBook, Stamp};

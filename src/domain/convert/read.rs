@@ -15,6 +15,8 @@ use crate::domain::ids::{EventId, GroupId, Ts};
 
 /// The longest name of a type that is believed, in bytes.
 const TYPE_BYTES: usize = 128;
+/// The highest number of a message in its conversation that is believed.
+const LAST_CMID: i64 = u32::MAX as i64;
 /// How much of a reason is kept, in characters.
 const REASON_CHARS: usize = 300;
 
@@ -82,7 +84,7 @@ impl<'a> Update<'a> {
     pub fn new_message(&self) -> Option<(i64, i64)> {
         match &self.body {
             Body::Message(message) if matches!(self.kind.as_ref(), "message_new" | "message_reply") => {
-                message.peer_id.zip(message.cmid.filter(|cmid| *cmid > 0))
+                message.peer_id.zip(message.cmid.filter(|cmid| (1..=LAST_CMID).contains(cmid)))
             }
             _ => None,
         }
