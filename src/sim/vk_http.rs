@@ -159,28 +159,26 @@ async fn poll(
         Outcome::Says(answer) => return answer.into_response(),
         Outcome::Spoiled(fault) => fault,
     };
-    let told = {
-        let inner = &mut *server.inner();
-        if matches!(fault, Fault::Failed1 | Fault::Failed3) {
-            inner.history.forget();
-        }
-        if matches!(fault, Fault::Failed2 | Fault::Failed3) {
-            inner.expire_key();
-        }
-        match fault {
-            Fault::Failed1 => Some(json!({ "failed": 1, "ts": inner.history.head() })),
-            Fault::Failed2 => Some(json!({ "failed": 2 })),
-            Fault::Failed3 => Some(json!({ "failed": 3 })),
-            Fault::ApiError(code) => Some(error(code, "", "a_check", &words).0),
-            _ => None,
-        }
-    };
-    match told {
-        Some(told) => {
-            server.wake();
-            told.to_string().into_response()
-        }
+    match failed(&server, fault, &words) {
+        Some(told) => told.to_string().into_response(),
         None => spoiled(fault, &cutter, whole).await,
+    }
+}
+
+/// What a poll is told by a fault that changes what VK has or which key holds.
+fn failed(server: &VkServer, fault: Fault, words: &HashMap<String, String>) -> Option<Value> {
+    if matches!(fault, Fault::Failed1 | Fault::Failed3) {
+        server.forget();
+    }
+    if matches!(fault, Fault::Failed2 | Fault::Failed3) {
+        server.expire_key();
+    }
+    match fault {
+        Fault::Failed1 => Some(json!({ "failed": 1, "ts": server.head() })),
+        Fault::Failed2 => Some(json!({ "failed": 2 })),
+        Fault::Failed3 => Some(json!({ "failed": 3 })),
+        Fault::ApiError(code) => Some(error(code, "", "a_check", words).0),
+        _ => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! VK on a bad night: whatever it answers, nothing that it still has is lost, and what it lost is recorded.
 
+use std::time::Duration;
+
 use event_router::sim::vk_server::Fault;
 use serde_json::Value;
 
@@ -37,6 +39,13 @@ async fn nothing_is_lost_to_an_answer_that_makes_no_sense() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_to_a_connection_that_breaks_or_a_body_without_an_end() {
     for fault in [Fault::Cut, Fault::Huge, Fault::Restart] {
+        check(fault, 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_to_a_connection_that_breaks_or_an_answer_that_is_late() {
+    for fault in [Fault::Restart, Fault::Slow(Duration::from_millis(300))] {
         check(fault, 0).await;
     }
 }

@@ -11,6 +11,9 @@ async fn a_log_at_trace_level_of_a_bad_night_holds_no_secret() {
     for fault in [Fault::ApiError(29), Fault::Garbage] {
         rig.vk.inject_call("users.get", fault);
     }
+    // Each sends the token back with what was asked.
+    rig.vk.inject_call("groups.getLongPollSettings", Fault::ApiError(14));
+    rig.vk.inject_call("messages.getConversationsById", Fault::ApiError(15));
     let mut child = rig.spawn();
     within("the first poll", rig.vk.until(|vk| !vk.polls().is_empty())).await;
     rig.handler("all").down();

@@ -2,10 +2,12 @@
 //! a history that is short, and every shape of event; and the document that tells authors of bots about it.
 
 use std::fs;
+use std::process::Stdio;
 
 use event_router::sim::vk_plan::{CALL_FAULTS, LIMITS, NIGHT_WORD, POLL_FAULTS, TARGETS, plan};
 use event_router::sim::vk_server::Settings;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::rig::{Rig, within};
 
@@ -131,6 +133,41 @@ async fn a_message_is_the_same_event_in_every_shape() {
         assert_eq!(json!(keys), expected, "{version}: {event}");
     }
     service.stop().await;
+}
+
+/// The command alone: https by a CA that it writes down, and updates of a file given letter by letter.
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_of_a_file_come_untouched_over_https() {
+    let rig = Rig::new(&[("all", "")], "").await;
+    let (ca, events) = (rig.dir.path().join("ca.pem"), rig.dir.path().join("events"));
+    let updates = ["{\"type\":\"z\", \"object\":{\"b\":1.0,\"a\":\"\\u0041\"}}", "{\"type\" : \"a\"}", "7"];
+    fs::write(&events, format!("[{},\n {}]\n{}\n", updates[0], updates[1], updates[2])).expect("written");
+    let mut command = rig.command(&["simulate", "--rate", "0", "--faults", "key=9"]);
+    command.arg("--events").arg(&events).arg("--tls-ca").arg(&ca).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("started");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let line = within("the word READY", lines.next_line()).await.expect("read").expect("a line");
+    let url = line.strip_prefix("READY ").expect("READY").to_owned();
+    let ca = reqwest::Certificate::from_pem(&fs::read(&ca).expect("the CA")).expect("a certificate");
+    let client = reqwest::Client::builder().tls_certs_only([ca]).build().expect("a client");
+    let get = async |url: String| {
+        let answer = client.get(url).send().await.expect("an answer");
+        String::from_utf8(answer.bytes().await.expect("a body").to_vec()).expect("text")
+    };
+    let session = get(format!("{url}/method/{SESSION}?group_id=1&access_token=t&v=5.199")).await;
+    let session: Value = serde_json::from_str(&session).expect("JSON");
+    let word = |key: &str| session["response"][key].as_str().expect("text").to_owned();
+    assert_eq!(word("server"), format!("{url}/lp"));
+    let (mut ts, mut given) = (word("ts"), String::new());
+    // The updates may come in one answer or in several.
+    while ts != "1003" {
+        let answer = get(format!("{}?act=a_check&key={}&ts={ts}&wait=5", word("server"), word("key"))).await;
+        given += &answer;
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        ts = answer["ts"].as_str().expect("a text").to_owned();
+    }
+    assert!(updates.iter().all(|update| given.contains(update)), "{given}");
+    child.kill().await.expect("killed");
 }
 
 #[test]
