@@ -11,7 +11,7 @@ use crate::domain::ids::DestinationName;
 use crate::domain::route::Rule;
 use crate::outbox::OutboxError;
 use crate::vk::community::advice;
-use crate::vk::{CallError, Client};
+use crate::vk::{CallError, Client, ErrorClass};
 
 /// Between two tries, as long as VK cannot be reached.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -45,8 +45,8 @@ impl Community {
                     return;
                 }
                 // Polling has the same trouble, and says so.
-                Err(error @ CallError::Api(_)) => {
-                    let error = explain(&error);
+                Err(CallError::Api(api)) if api.class() != ErrorClass::Transient => {
+                    let error = explain(&CallError::Api(api));
                     tracing::info!(error, "the community's Long Poll settings cannot be read");
                     return;
                 }

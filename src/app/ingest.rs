@@ -372,6 +372,12 @@ fn quarantine(group: GroupId, at: Moment, bad: Quarantined) -> QuarantineRecord 
 pub fn explain(error: &CallError) -> String {
     let remedy = match error {
         CallError::Api(api) => match (api.code, api.class()) {
+            _ if ["long poll", "longpoll"].iter().any(|words| api.message.to_lowercase().contains(words)) => {
+                "turn Long Poll on in the community's settings (API usage, Long Poll API)"
+            }
+            (42, _) => {
+                "the token may not be used from this address: change that in the community's settings, or use another"
+            }
             (29, _) => "VK limits this call; it is tried again slowly",
             (5 | 27 | 28, _) => {
                 "make a new token in the community's settings (API usage) and put it into vk.token (TOKEN)"

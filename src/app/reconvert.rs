@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::converter::Converter;
 use crate::clock::Clock;
 use crate::domain::convert::read_again;
+use crate::domain::event::Source;
 use crate::domain::ids::{EventId, GroupId};
 use crate::outbox::keys::QUARANTINE;
 use crate::outbox::records::{QuarantineRecord, ReplayRecord};
@@ -77,9 +78,11 @@ impl Reconvert {
         };
         match read_again(group, &made, &raw) {
             Ok(update) => {
+                let fetched = update.new_message().map(|(peer, cmid)| EventId::fetched(group, peer, cmid));
                 let book = self.converter.look_up(std::iter::once(&update)).await;
                 let (event, takers) = self.converter.event(update, &book, self.clock.now());
-                page.events.push((number, event, takers));
+                let source = if fetched.as_ref() == Some(&event.event_id) { Source::Backfill } else { Source::Live };
+                page.events.push((number, event, source, takers));
             }
             Err(reason) => page.unreadable.push((number, reason)),
         }

@@ -8,7 +8,6 @@ use super::log::Logged;
 use super::records::QuarantineRecord;
 use super::requests::Reconverted;
 use super::state::{State, less};
-use crate::domain::event::Source;
 
 impl State {
     /// Takes updates out of quarantine that can be read now. Those that somebody discarded meanwhile stay discarded.
@@ -22,13 +21,13 @@ impl State {
         reconverted: Reconverted,
     ) -> Result<Vec<Logged>, KvError> {
         let mut events = Vec::new();
-        for (number, event, takers) in reconverted.events {
+        for (number, event, source, takers) in reconverted.events {
             if !self.leave_quarantine(kv, batch, number)? {
                 continue;
             }
             match takers.is_empty() {
                 true => self.head.unrouted += 1,
-                false => events.push((event, Source::Live, takers)),
+                false => events.push((event, source, takers)),
             }
         }
         for (number, reason) in reconverted.unreadable {

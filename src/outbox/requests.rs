@@ -110,8 +110,8 @@ pub enum FetchedAs {
 /// What became of updates in quarantine that were converted again: in one commit they leave it and join the log.
 #[derive(Clone, Debug)]
 pub struct Reconverted {
-    /// Their numbers, and what they are now; who takes it may be nobody.
-    pub events: Vec<(u64, Event, Vec<DestinationId>)>,
+    /// Their numbers, and what they are now and where they came from; who takes it may be nobody.
+    pub events: Vec<(u64, Event, Source, Vec<DestinationId>)>,
     /// Those that still cannot be read, and why.
     pub unreadable: Vec<(u64, String)>,
     /// The replay that asked for it, if this was all of it.

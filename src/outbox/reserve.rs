@@ -48,7 +48,9 @@ pub(super) fn release_if_short(dir: &Path) -> io::Result<()> {
 /// When it cannot be written; what was written of it is gone.
 pub(super) fn lay_by(dir: &Path, free: u64) -> io::Result<()> {
     let path = dir.join(NAME);
-    if free < BYTES * PLENTY || path.exists() {
+    // A shorter one was left by a process that died.
+    let whole = fs::metadata(&path).is_ok_and(|file| file.len() == BYTES);
+    if whole || free < BYTES * PLENTY {
         return Ok(());
     }
     fill(&path).inspect_err(|_| {
@@ -87,6 +89,9 @@ mod tests {
         assert_eq!(size(), 0);
         lay_by(dir.path(), BYTES * PLENTY).expect("written");
         lay_by(dir.path(), BYTES * PLENTY).expect("nothing to do");
+        assert_eq!(size(), BYTES);
+        fs::write(dir.path().join(NAME), b"half of one").expect("written");
+        lay_by(dir.path(), BYTES * PLENTY).expect("written anew");
         assert_eq!(size(), BYTES);
         release_if_short(dir.path()).expect("asked");
         assert_eq!(size(), BYTES, "this volume is not full");

@@ -9,11 +9,11 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Chunk, Logged};
 use super::records::{
-    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, Head, Names, QuarantineRecord, Space, lane_of,
+    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, QuarantineRecord, Space, lane_of,
 };
 use super::salvage::{Missing, Salvaged};
 use super::scan::{Found, everything};
-use crate::domain::ids::Seq;
+use crate::domain::ids::{Seq, Ts, TsJump};
 use crate::domain::time::Moment;
 
 /// How many bytes go into one commit.
@@ -35,6 +35,8 @@ pub(super) struct Salvage {
     /// The highest numbers that are in use: none of them is given again.
     last_seq: Seq,
     last_quarantined: u64,
+    /// The gap records that were brought over, and the highest number that anything speaks of.
+    gaps: BTreeSet<u64>,
     last_gap: u64,
     last_replay: u64,
 }
@@ -51,6 +53,7 @@ impl Salvage {
             pieces: Vec::new(),
             last_seq: Seq(0),
             last_quarantined: 0,
+            gaps: BTreeSet::new(),
             last_gap: 0,
             last_replay: 0,
         };
@@ -270,12 +273,15 @@ impl Salvage {
             Some(b"c/") => {
                 let checkpoint: Checkpoint = frame::parse(key, bytes)?;
                 let group = keys::community(key).unwrap_or_default();
+                self.last_gap = self.last_gap.max(checkpoint.gap);
                 self.told.checkpoints.push((group, checkpoint.ts.as_str().to_owned()));
                 pages.put(key.to_vec(), bytes);
             }
             Some(b"g/") => {
+                let number = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
                 self.told.gaps += 1;
-                self.last_gap = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
+                self.gaps.insert(number);
+                self.last_gap = self.last_gap.max(number);
                 pages.put(key.to_vec(), bytes);
             }
             Some(b"j/") => {
@@ -329,11 +335,23 @@ impl Salvage {
             frame::put(batch, keys::destination(id), &record);
         }
         head.next_gap = head.next_gap.max(self.last_gap + 1);
+        // Chats refer to gaps by their numbers: none of them is given again.
+        for number in (1..head.next_gap).filter(|number| !self.gaps.contains(number)) {
+            frame::put(batch, keys::gap(number), &lost_gap(now));
+        }
         head.next_quarantined = head.next_quarantined.max(self.last_quarantined + 1);
         head.next_replay = head.next_replay.max(self.last_replay + 1);
         frame::put(batch, keys::HEAD.to_vec(), &head);
         frame::put(batch, keys::NAMES.to_vec(), &names);
     }
+}
+
+/// Stands for a gap record that cannot be read.
+fn lost_gap(at: Moment) -> GapRecord {
+    let nowhere = || Ts::parse("?").expect("invariant: one printable character is a ts");
+    let cause = "the record of this gap was lost to damage of the outbox".to_owned();
+    let (group, jump) = (0, TsJump::Unknown);
+    GapRecord { group, from: nowhere(), to: nowhere(), jump, at, heard: None, cause, backfill: None }
 }
 
 /// A cursor cut to the log that is kept.

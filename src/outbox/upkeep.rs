@@ -26,7 +26,7 @@ const COPY_ABOVE_BYTES: u64 = 64 << 20;
 const COPY_FACTOR: u64 = 4;
 /// Room that a copy needs besides what is live: the old store goes on growing meanwhile.
 const COPY_ROOM_BYTES: u64 = 1 << 20;
-/// How long no copy is begun after one has failed.
+/// How long no copy is begun after one has failed, or has given little back.
 const COPY_REST: Duration = Duration::from_secs(600);
 
 /// The writer's helper.
@@ -39,11 +39,13 @@ pub(super) struct Upkeep {
     /// The store that was replaced, until the last reader has left it.
     old: Option<Arc<dyn Kv>>,
     rests_until: Option<Instant>,
+    /// What the files had when the last copy was begun, until it is known what it gave back.
+    before: Option<u64>,
 }
 
 impl Upkeep {
     pub(super) fn new(generations: Box<dyn Generations>, limits: Limits, space: watch::Sender<Space>) -> Self {
-        Self { generations, limits, space, measured: None, copying: None, old: None, rests_until: None }
+        Self { generations, limits, space, measured: None, copying: None, old: None, rests_until: None, before: None }
     }
 
     /// How it stands with room.
@@ -125,6 +127,13 @@ impl Upkeep {
             *told = space.clone();
             news
         });
+        if self.copying.is_none()
+            && let Some(before) = self.before.take()
+            && usage.disk.file > before / 2
+        {
+            // What is live is not all that there is: to copy it again at once would give as little back.
+            self.rests_until = Some(Instant::now() + COPY_REST);
+        }
         let rests = self.rests_until.is_some_and(|until| until > Instant::now());
         let Usage { disk, live } = usage;
         if !space.gave_way
@@ -136,6 +145,7 @@ impl Upkeep {
         let grown = grown || (space.gave_way && usage.holds_slack());
         let fits = disk.free > live.saturating_mul(2) + COPY_ROOM_BYTES;
         if grown && fits && !rests && self.copying.is_none() && self.old.is_none() {
+            self.before = Some(disk.file);
             self.begin();
         }
     }

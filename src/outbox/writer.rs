@@ -250,7 +250,7 @@ enum Wait {
 fn weight(request: &Request) -> usize {
     match request {
         Request::Append(append, _) => append.events.iter().map(|(event, _, _)| event.body.len()).sum(),
-        Request::Reconvert(reconverted, _) => reconverted.events.iter().map(|(_, event, _)| event.body.len()).sum(),
+        Request::Reconvert(reconverted, _) => reconverted.events.iter().map(|(_, event, ..)| event.body.len()).sum(),
         // At most a hundred messages: what they weigh is not worth asking.
         Request::Fill(..) | Request::Settle(..) | Request::Replay { .. } | Request::Discard(..) | Request::Close => 0,
     }

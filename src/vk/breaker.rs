@@ -24,6 +24,8 @@ pub(super) enum Hope {
 pub(super) struct Breaker {
     until: Option<Instant>,
     pause: Duration,
+    /// Until when the answer of a call that was under way changes nothing.
+    late: Option<Instant>,
 }
 
 impl Breaker {
@@ -43,15 +45,20 @@ impl Breaker {
                 self.pause = if self.pause.is_zero() { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
                 self.pause
             }
-            Hope::Late => LIMITED_PAUSE,
+            Hope::Late => {
+                self.late = Some(now + LIMITED_PAUSE);
+                LIMITED_PAUSE
+            }
         };
         self.until = Some(now + pause);
         Some(pause)
     }
 
-    /// A call went well.
-    pub(super) fn answered(&mut self) {
-        *self = Self::default();
+    /// A call went well: what was is forgotten, but for a limit that VK named while this call was under way.
+    pub(super) fn answered(&mut self, now: Instant) {
+        if self.late.is_none_or(|late| late <= now) {
+            *self = Self::default();
+        }
     }
 }
 
@@ -73,10 +80,12 @@ mod tests {
         [2, 4, 8, 16, 32, 60, 60].into_iter().for_each(|seconds| fail(Hope::Soon, seconds));
         fail(Hope::Late, 600);
         fail(Hope::Soon, 60);
-        breaker.answered();
+        breaker.answered(now + LIMITED_PAUSE);
         assert_eq!(breaker.failed(now, Hope::Soon), Some(FIRST_PAUSE));
         assert_eq!(breaker.failed(now, Hope::Late), Some(LIMITED_PAUSE), "a limit is known even during a pause");
-        breaker.answered();
+        breaker.answered(now);
+        assert!(breaker.is_open(now), "a call that was under way does not lift a limit");
+        breaker.answered(now + LIMITED_PAUSE);
         assert!(!breaker.is_open(now));
     }
 }

@@ -158,7 +158,7 @@ impl Names {
             match self.call(method, ids).await {
                 Ok(named) => {
                     count(&self.answers, 1);
-                    self.breaker(method, Breaker::answered);
+                    self.breaker(method, |breaker| breaker.answered(Instant::now()));
                     self.keep(method, ids, named, found);
                 }
                 Err(CallError::Api(error)) if blames_ids(&error) => {
