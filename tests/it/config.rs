@@ -346,7 +346,6 @@ fn a_key_that_is_not_known_is_a_problem_with_a_hint() {
 #[test]
 fn what_is_not_built_yet_is_not_accepted() {
     for (section, key) in [
-        ("vk", "backfill = false"),
         ("delivery", "max_attempts = 12"),
         ("delivery", "max_age = '55s'"),
         ("delivery", "batch_max = 1"),
@@ -354,7 +353,6 @@ fn what_is_not_built_yet_is_not_accepted() {
         ("admin", "listen = 'off'"),
     ] {
         let toml = match section {
-            "vk" => in_vk(key),
             "destinations.d" => in_destination(key),
             _ => format!("[{section}]\n{key}\n{COMPLETE}"),
         };
