@@ -144,16 +144,33 @@ impl<'a> Line<'a> {
                 let answer = words.chars().take(NOTE_CHARS).collect();
                 let note = AttemptNote { at, answer, latency_ms, excerpt };
                 let mut history = tried(known, note, None);
+                let counts = self.lanes.counts(key, history.counted > 0, failure.is_plain());
+                history.counted = history.counted.saturating_add(u32::from(counts));
+                let (attempt, counted, error) = (history.attempts, history.counted, words.as_str());
+                tracing::warn!(%destination, %seq, event_id = %dispatch.event.event.event_id, attempt, counted, error, latency_ms, "attempt failed");
                 let (settings, jitter) = (&self.worker.backoff, &mut self.jitter);
                 let mut wait = |attempt| backoff::wait(settings, attempt, jitter.random::<f64>());
-                let (pause, began) = self.lanes.failed(key, Instant::now(), history.attempts, retry_after, &mut wait);
-                history.next_try = Some(self.worker.clock.now().plus(pause));
-                let (attempt, error) = (history.attempts, words.as_str());
-                tracing::warn!(%destination, %seq, event_id = %dispatch.event.event.event_id, attempt, error, latency_ms, "attempt failed");
-                self.histories.insert((key.replay, seq), history.clone());
-                if key.replay == 0 {
-                    self.change(Change::Tried { seq, history });
-                }
+                let began = if counts && counted >= self.worker.max_attempts {
+                    let began = self.lanes.given_up(key, Instant::now(), &mut wait);
+                    let reason =
+                        format!("{counted} failures counted against it while others were answered; the last: {words}");
+                    tracing::error!(%destination, %seq, event_id = %dispatch.event.event.event_id, reason, "given up: dead letter");
+                    self.settle(&dispatch);
+                    self.change(match key.replay {
+                        0 => Change::Died { event: dispatch.event.clone(), from, at, reason, history },
+                        replay => Change::ReplayRefused { seq, replay, at, reason, history },
+                    });
+                    began
+                } else {
+                    let (pause, began) =
+                        self.lanes.failed(key, Instant::now(), history.attempts, retry_after, &mut wait);
+                    history.next_try = Some(self.worker.clock.now().plus(pause));
+                    self.histories.insert((key.replay, seq), history.clone());
+                    if key.replay == 0 {
+                        self.change(Change::Tried { seq, history });
+                    }
+                    began
+                };
                 if began {
                     tracing::error!(%destination, error, "destination is down: its events wait in the outbox");
                     self.outage = Some(OutageRecord { since: at, error: words.clone() });
@@ -165,14 +182,19 @@ impl<'a> Line<'a> {
 
     /// The handler answered: the event is settled and an outage, if there was one, is over.
     fn answered(&mut self, dispatch: &Dispatch) {
-        if dispatch.key.replay == 0 && !dispatch.aside {
-            self.cursor.settle(dispatch.event.seq);
-        }
+        self.settle(dispatch);
         if self.lanes.answered(dispatch.key, Instant::now())
             && let Some(outage) = self.outage.take()
         {
             let since = outage.since.rfc3339();
             tracing::info!(destination = %self.worker.name, since, "destination answers again");
+        }
+    }
+
+    /// The event is done with, as far as the log is concerned.
+    fn settle(&mut self, dispatch: &Dispatch) {
+        if dispatch.key.replay == 0 && !dispatch.aside {
+            self.cursor.settle(dispatch.event.seq);
         }
     }
 

@@ -80,6 +80,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
             id,
             backoff: to.backoff,
             concurrency: to.concurrency,
+            max_attempts: to.max_attempts,
             sender,
             outbox: outbox.clone(),
             status: status.clone(),

@@ -30,6 +30,8 @@ pub struct Worker {
     pub backoff: BackoffSettings,
     /// Requests in flight at once.
     pub concurrency: usize,
+    /// How many failures of an event count before it is given up.
+    pub max_attempts: u32,
     /// Sends to it.
     pub sender: Sender,
     /// Where its events are.

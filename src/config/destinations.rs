@@ -20,6 +20,7 @@ const NEVER_REJECT: [i64; 3] = [408, 425, 429];
 pub(super) struct Delivery {
     timeout: Duration,
     concurrency: usize,
+    max_attempts: u32,
     backoff: BackoffSettings,
     reject_on: Vec<u16>,
 }
@@ -32,7 +33,13 @@ impl Default for Delivery {
             max_interval: 60 * SECOND,
             randomization_factor: 0.5,
         };
-        Self { timeout: 10 * SECOND, concurrency: 16, backoff, reject_on: vec![400, 406, 413, 415, 422] }
+        Self {
+            timeout: 10 * SECOND,
+            concurrency: 16,
+            max_attempts: 12,
+            backoff,
+            reject_on: vec![400, 406, 413, 415, 422],
+        }
     }
 }
 
@@ -49,6 +56,10 @@ impl Delivery {
                 .integer("concurrency", 1, 1024)
                 .and_then(|number| usize::try_from(number).ok())
                 .unwrap_or(self.concurrency),
+            max_attempts: table
+                .integer("max_attempts", 1, i64::from(u32::MAX))
+                .and_then(|number| u32::try_from(number).ok())
+                .unwrap_or(self.max_attempts),
             backoff: self.backoff_overridden(table),
             reject_on: reject_on.map_or_else(
                 || self.reject_on.clone(),
@@ -102,10 +113,13 @@ pub(super) fn destinations_section(all: &Reader<'_>, defaults: &Delivery) -> Vec
         let url = table.address("url", values::shown_address, values::handler_address);
         let headers = headers(&table);
         let rule = rule(&table);
-        let Delivery { timeout, concurrency, backoff, reject_on } = defaults.overridden(&table, false);
+        let Delivery { timeout, concurrency, max_attempts, backoff, reject_on } = defaults.overridden(&table, false);
         table.finish();
         if let (Some(name), Some(url)) = (name, url) {
-            found.push((delivery::Settings { name, url, headers, timeout, concurrency, reject_on, backoff }, rule));
+            found.push((
+                delivery::Settings { name, url, headers, timeout, concurrency, max_attempts, reject_on, backoff },
+                rule,
+            ));
         }
     }
     found

@@ -18,6 +18,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Requests in flight at once, one per chat.
     pub concurrency: usize,
+    /// How many failures of an event count (contract §3) before it is given up.
+    pub max_attempts: u32,
     /// Statuses by which the handler refuses an event for good.
     pub reject_on: Vec<u16>,
     /// How retries are spaced.

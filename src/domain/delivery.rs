@@ -49,6 +49,14 @@ pub enum Failure {
     Broken(String),
 }
 
+impl Failure {
+    /// Whether the handler answered, and with a status that speaks of no outage: neither overloaded nor a gateway's word.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Status(status) if !matches!(status, 429 | 502 | 503 | 504))
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -346,7 +346,6 @@ fn a_key_that_is_not_known_is_a_problem_with_a_hint() {
 #[test]
 fn what_is_not_built_yet_is_not_accepted() {
     for (section, key) in [
-        ("delivery", "max_attempts = 12"),
         ("delivery", "max_age = '55s'"),
         ("delivery", "batch_max = 1"),
         ("destinations.d", "ca_file = 'x'"),

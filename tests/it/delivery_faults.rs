@@ -173,7 +173,7 @@ async fn an_outage_lasts_over_a_restart_and_kills_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chat_that_fails_for_long_holds_neither_the_others_nor_the_memory_and_comes_back_in_order() {
-    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    let mut rig = Rig::new(&[("all", "max_attempts = 1000000")], FAST).await;
     rig.handler("all").answer(|received| {
         if received.headers["webhook-id"].is_empty() || text(received) == "blocked" {
             Answer::Status(500, "")
@@ -234,5 +234,63 @@ async fn connections_are_kept_and_static_headers_sent() {
     // A connection whose last answer is still being read is not waited for: now and then there is one more.
     assert!(rig.handler("all").connections() <= 30, "{}", rig.handler("all").connections());
     assert!(rig.handler("all").received().iter().all(|one| one.headers["authorization"] == "Bearer hidden"));
+    service.stop().await;
+}
+
+/// One bad event in fifty chats: it alone is given up, with what was tried, its chat goes on, and a replay brings it after all.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_fails_while_others_are_answered_is_given_up_and_its_chat_goes_on() {
+    let mut rig = Rig::new(&[("all", "max_attempts = 4")], FAST).await;
+    rig.handler("all").answer(|received| {
+        if text(received) == "bad" { Answer::Status(500, "it hurts") } else { Answer::Status(200, "") }
+    });
+    let service = rig.start().await;
+    let bad = rig.message(7, "bad", &["all"]);
+    let mut sent = 1;
+    // Others talk on until it is given up.
+    within("the end of it", async {
+        while view(&rig.stats().await, "all").dead == 0 {
+            for chat in 0..50 {
+                rig.message(chat, "good", &["all"]);
+                sent += 1;
+            }
+            let head = rig.vk.head().to_string();
+            rig.until("it is read", |stats| stats.checkpoints[0].ts == head).await;
+        }
+    })
+    .await;
+    let stats = rig.until_settled().await;
+    assert_eq!((view(&stats, "all").dead, view(&stats, "all").delivered), (1, sent - 1));
+    let shown: Value = rig.json(&["outbox", "show", &bad]).await;
+    let words = shown.to_string();
+    assert!(words.contains("4 failures counted against it while others were answered; the last: HTTP 500"), "{words}");
+    assert!(words.contains("it hurts"), "{words}");
+    rig.books(&BTreeSet::from([("all".to_owned(), bad.clone())]));
+    rig.handler("all").answer(|_| Answer::Status(200, ""));
+    assert!(rig.run(&["outbox", "replay", &bad, "--yes"]).await.status.success());
+    rig.until("it is delivered after all", |stats| view(stats, "all").dead == 0).await;
+    service.stop().await;
+}
+
+/// Nobody is answered for a long time, across a restart: nothing is given up, whatever `max_attempts` says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_many_attempts_gives_nothing_up() {
+    let mut rig = Rig::new(&[("all", "max_attempts = 1")], FAST).await;
+    rig.handler("all").answer(|_| Answer::Status(500, ""));
+    for round in 1..=2 {
+        let service = rig.start().await;
+        for chat in 0..5 {
+            rig.message(chat, "x", &["all"]);
+        }
+        let asked = rig.handler("all").received().len() + 30;
+        within("thirty attempts", rig.handler("all").until(|received| received.len() >= asked)).await;
+        assert_eq!(view(&rig.stats().await, "all").pending, 5 * round);
+        service.stop().await;
+    }
+    rig.handler("all").answer(|_| Answer::Status(200, ""));
+    let service = rig.start().await;
+    let stats = rig.until_settled().await;
+    assert_eq!(view(&stats, "all").dead, 0);
+    rig.assert_balanced();
     service.stop().await;
 }

@@ -86,8 +86,13 @@ impl Bench {
     }
 
     fn assert_sound(&self) {
-        let told = verify(&self.disk.current(), &mut |_, _| {}).expect("read");
-        assert!(told.sound && told.recounted, "{:?}", told.findings);
+        // The writer may be about to delete what is settled: it is counted once it is done.
+        let counted = (0..1000).any(|_| {
+            let told = verify(&self.disk.current(), &mut |_, _| {}).expect("read");
+            assert!(told.sound, "{:?}", told.findings);
+            told.recounted
+        });
+        assert!(counted, "the writer never rests");
     }
 
     fn work(&self, name: &str, handler: &Handler) -> (JoinHandle<()>, CancellationToken) {
@@ -106,6 +111,7 @@ impl Bench {
             headers: Vec::new(),
             timeout: Duration::from_secs(30),
             concurrency: 4,
+            max_attempts: u32::MAX,
             reject_on: vec![400],
             backoff,
         };
@@ -115,6 +121,7 @@ impl Bench {
             name,
             backoff,
             concurrency: 4,
+            max_attempts: u32::MAX,
             outbox: self.outbox.clone(),
             status: Status::new(NOW),
             clock: Clock::standing(NOW),

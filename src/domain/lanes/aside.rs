@@ -74,7 +74,10 @@ impl Lanes {
         let key = LaneKey::live(lane);
         self.aside += 1;
         let aside = Some(Aside { loaded: Seq(first.0.saturating_sub(1)), last });
-        self.lanes.insert(key, State { queue: VecDeque::new(), phase: Phase::Loading, last_attempt: None, aside });
+        self.lanes.insert(
+            key,
+            State { queue: VecDeque::new(), phase: Phase::Loading, last_attempt: None, answers: None, aside },
+        );
         self.enlist(key, Phase::Loading);
     }
 

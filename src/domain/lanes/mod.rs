@@ -6,11 +6,13 @@
 //! them, and neither begin an outage nor are sent in one. Deliberately absent: sending, storing, what was tried of an event.
 
 mod aside;
+mod blame;
 mod look;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use self::blame::Blame;
 use super::delivery::RetryAfter;
 use super::event::Queued;
 use super::ids::{Lane, Seq};
@@ -81,6 +83,7 @@ pub struct Lanes {
     /// The chat that failed since the last answer, if one did.
     failed: Option<Lane>,
     outage: Option<Outage>,
+    blame: Blame,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,8 @@ struct State {
     queue: VecDeque<Queued>,
     phase: Phase,
     last_attempt: Option<Instant>,
+    /// How many attempts of all chats had been answered when its first event was last tried; nothing before that.
+    answers: Option<u64>,
     aside: Option<Aside>,
 }
 
@@ -140,6 +145,7 @@ impl Lanes {
             hold_until: None,
             failed: None,
             outage: None,
+            blame: Blame::default(),
         }
     }
 
@@ -157,7 +163,10 @@ impl Lanes {
             return;
         }
         let phase = not_before.map_or(Phase::Ready, |until| Phase::Waiting { until, asked: false });
-        self.lanes.insert(key, State { queue: VecDeque::from([event]), phase, last_attempt: None, aside: None });
+        self.lanes.insert(
+            key,
+            State { queue: VecDeque::from([event]), phase, last_attempt: None, answers: None, aside: None },
+        );
         self.enlist(key, phase);
     }
 
@@ -226,26 +235,9 @@ impl Lanes {
     /// The attempt of `key` is over and its event is settled: taken or refused. Returns whether an outage ended with it.
     pub fn answered(&mut self, key: LaneKey, now: Instant) -> bool {
         self.landed(key);
+        self.blame.note(key.lane, true);
         self.failed = None;
-        if let Some(mut state) = self.lanes.remove(&key) {
-            if let Some(event) = state.queue.pop_front()
-                && state.aside.is_none()
-            {
-                self.count(key, &event, false);
-            }
-            state.last_attempt = Some(now);
-            let phase = match (state.queue.is_empty(), state.aside) {
-                (false, _) => Some(Phase::Ready),
-                (true, Some(aside)) if aside.loaded < aside.last => Some(Phase::Loading),
-                (true, _) => None,
-            };
-            self.aside -= usize::from(phase.is_none() && state.aside.is_some());
-            if let Some(phase) = phase {
-                state.phase = phase;
-                self.lanes.insert(key, state);
-                self.enlist(key, phase);
-            }
-        }
+        self.leave(key, now);
         let ended = self.outage.take().is_some();
         if ended {
             self.width = 1;
@@ -267,6 +259,7 @@ impl Lanes {
         wait: &mut dyn FnMut(u32) -> Duration,
     ) -> (Duration, bool) {
         self.landed(key);
+        self.blame.note(key.lane, false);
         let mut pause = wait(tried);
         let mut by_handler = false;
         match asked {
@@ -278,15 +271,54 @@ impl Lanes {
             None => {}
         }
         let phase = Phase::Waiting { until: now + pause, asked: by_handler };
+        let answers = Some(self.blame.answers());
         if let Some(state) = self.lanes.get_mut(&key) {
             state.last_attempt = Some(now);
+            state.answers = answers;
             state.phase = phase;
         }
         self.enlist(key, phase);
-        if key.replay > 0 {
-            return (pause, false);
+        (pause, self.went_wrong(key, now, wait))
+    }
+
+    /// The attempt of `key` failed and its event is given up: its chat goes on with the next one. Returns whether an outage
+    /// began with it.
+    pub fn given_up(&mut self, key: LaneKey, now: Instant, wait: &mut dyn FnMut(u32) -> Duration) -> bool {
+        self.landed(key);
+        self.blame.note(key.lane, false);
+        self.leave(key, now);
+        self.went_wrong(key, now, wait)
+    }
+
+    /// The event at the front of a lane is done with.
+    fn leave(&mut self, key: LaneKey, now: Instant) {
+        let Some(mut state) = self.lanes.remove(&key) else { return };
+        if let Some(event) = state.queue.pop_front()
+            && state.aside.is_none()
+        {
+            self.count(key, &event, false);
         }
-        let began = match (&mut self.outage, self.failed) {
+        state.last_attempt = Some(now);
+        state.answers = None;
+        let phase = match (state.queue.is_empty(), state.aside) {
+            (false, _) => Some(Phase::Ready),
+            (true, Some(aside)) if aside.loaded < aside.last => Some(Phase::Loading),
+            (true, _) => None,
+        };
+        self.aside -= usize::from(phase.is_none() && state.aside.is_some());
+        if let Some(phase) = phase {
+            state.phase = phase;
+            self.lanes.insert(key, state);
+            self.enlist(key, phase);
+        }
+    }
+
+    /// An attempt brought no answer: whether an outage began with it.
+    fn went_wrong(&mut self, key: LaneKey, now: Instant, wait: &mut dyn FnMut(u32) -> Duration) -> bool {
+        if key.replay > 0 {
+            return false;
+        }
+        match (&mut self.outage, self.failed) {
             (Some(outage), _) => {
                 if outage.probing == Some(key) {
                     outage.probing = None;
@@ -303,8 +335,7 @@ impl Lanes {
                 self.failed = Some(key.lane);
                 false
             }
-        };
-        (pause, began)
+        }
     }
 
     /// When [`Lanes::next`] is worth asking again, if time alone can change its answer.
