@@ -12,14 +12,15 @@ use super::live::{not_ready, overlay};
 use super::metrics;
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
-use crate::outbox::keys::QUARANTINE;
+use crate::outbox::keys::{DestinationId, QUARANTINE};
 use crate::outbox::kv::Kv;
+use crate::outbox::pauses::{PauseAsked, PauseMade, PauseView};
 use crate::outbox::space::forgets_at;
 use crate::outbox::verify::{Verified, verify};
 use crate::outbox::views::{
     At, Discarded, Exported, FullView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats,
 };
-use crate::outbox::{Outbox, OutboxError, inspect, lookup, replay};
+use crate::outbox::{Operation, Outbox, OutboxError, inspect, lookup, replay};
 use crate::status::Status;
 
 /// The largest request that is read.
@@ -55,6 +56,14 @@ impl Door {
     }
 }
 
+impl Door {
+    async fn destination(&self, name: &str) -> Result<DestinationId, Trouble> {
+        let name = name.to_owned();
+        let found = self.outbox.read_store(move |kv| inspect::destination_id(kv, &name)).await?;
+        found.map_err(Trouble::Nobody)
+    }
+}
+
 /// The one router.
 pub(super) fn router(door: Door) -> Router {
     Router::new()
@@ -67,6 +76,8 @@ pub(super) fn router(door: Door) -> Router {
         .route("/api/v1/gaps", get(gaps))
         .route("/api/v1/replays", post(make_replay))
         .route("/api/v1/discards", post(discard))
+        .route("/api/v1/pauses", post(pause))
+        .route("/api/v1/resumes", post(resume))
         .route("/api/v1/export", get(export))
         .route("/api/v1/verify", get(check_all))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
@@ -158,17 +169,36 @@ async fn discard(State(door): State<Door>, Json(asked): Json<ReplayAsked>) -> Re
             let numbers = door.outbox.read_store(move |kv| replay::numbers(kv, &filter, from)).await?;
             let Some(last) = numbers.last() else { break };
             from = last + 1;
-            told.matched += door.outbox.discard_quarantined(numbers).await?;
+            told.matched += door.outbox.operate(Operation::DiscardQuarantined(numbers)).await?;
         }
         tracing::info!(discarded = told.matched, "updates in quarantine were discarded by an operator");
     }
     Ok(Json(told))
 }
 
+async fn pause(State(door): State<Door>, Json(asked): Json<PauseAsked>) -> Result<Json<PauseMade>, Trouble> {
+    let id = door.destination(&asked.destination).await?;
+    let record = asked.record(door.clock.now());
+    door.outbox.operate(Operation::Pause(id, record.clone())).await?;
+    let (destination, reason) = (asked.destination, record.reason.as_deref().unwrap_or("none given"));
+    tracing::warn!(destination, reason, "destination paused by an operator");
+    Ok(Json(PauseMade { destination, pause: Some(PauseView::of(&record)) }))
+}
+
+async fn resume(State(door): State<Door>, Json(asked): Json<PauseAsked>) -> Result<Json<PauseMade>, Trouble> {
+    let id = door.destination(&asked.destination).await?;
+    door.outbox.operate(Operation::Resume(id)).await?;
+    let destination = asked.destination;
+    tracing::warn!(destination, "destination resumed by an operator");
+    Ok(Json(PauseMade { destination, pause: None }))
+}
+
 /// What can go wrong with a request.
 enum Trouble {
     Outbox(OutboxError),
     Unknown,
+    /// There is no such destination; those that there are.
+    Nobody(String),
 }
 
 impl From<OutboxError> for Trouble {
@@ -180,6 +210,7 @@ impl From<OutboxError> for Trouble {
 impl IntoResponse for Trouble {
     fn into_response(self) -> Response {
         let (status, words) = match self {
+            Self::Nobody(words) => (StatusCode::NOT_FOUND, words),
             Self::Unknown => (StatusCode::NOT_FOUND, "there is no such event".to_owned()),
             Self::Outbox(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         };

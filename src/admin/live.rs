@@ -40,6 +40,10 @@ fn destination(view: &mut DestinationView, live: Destination, now: Moment) {
         view.last_error_at = view.last_error_at.filter(|_| live.gate == Gate::Down).or(Some(At(at)));
     }
     let error = view.last_error.clone().unwrap_or_else(|| "no answer yet".to_owned());
+    if let Some(pause) = &view.pause {
+        (view.state, view.why) = (DestinationState::Paused, pause.words(now));
+        return;
+    }
     (view.state, view.why) = match live.gate {
         Gate::Held => (DestinationState::Held, format!("the handler asked for a pause: {error}")),
         Gate::Down => {

@@ -210,6 +210,13 @@ impl<'a> Line<'a> {
         [flush, looked, self.lanes.next_due()].into_iter().flatten().min()
     }
 
+    /// The same while nothing is sent, for so long at most.
+    pub(super) fn due_while_paused(&self, rest: Option<Duration>) -> Option<Instant> {
+        let flush = self.changed.map(|since| since + SETTLE_AFTER);
+        let looked = self.looked.map(|since| since + LOOKED_AFTER);
+        [flush, looked, rest.map(|rest| Instant::now() + rest)].into_iter().flatten().min()
+    }
+
     pub(super) async fn flush_if_due(&mut self) -> Result<(), OutboxError> {
         let now = Instant::now();
         let late = |since: Option<Instant>, span| since.is_some_and(|since| since + span <= now);

@@ -54,22 +54,31 @@ impl Worker {
         let mut head = self.outbox.watch_head();
         let mut replays = self.outbox.watch_replays();
         let mut relief = self.outbox.watch_relief();
+        let mut pauses = self.outbox.watch_pauses();
         line.take_replays().await?;
         let mut attempts = FuturesUnordered::new();
         while !stop.is_cancelled() {
             let more = line.fill().await?;
-            while let Some(dispatch) = line.lanes.next(Instant::now()) {
-                attempts.push(self.attempt(line.begin(dispatch)));
+            let now = self.clock.now();
+            let pause = pauses.borrow_and_update().get(&self.id).filter(|pause| pause.lasts(now)).cloned();
+            if pause.is_none() {
+                while let Some(dispatch) = line.lanes.next(Instant::now()) {
+                    attempts.push(self.attempt(line.begin(dispatch)));
+                }
             }
             line.flush_if_due().await?;
             line.publish(attempts.len());
-            let due = line.due();
+            let due = match pause {
+                None => line.due(),
+                Some(pause) => line.due_while_paused(pause.until.map(|until| now.age(until))),
+            };
             let woken = tokio::select! {
                 biased;
                 () = stop.cancelled() => Woken::Stop,
                 Some(done) = attempts.next(), if !attempts.is_empty() => Woken::Done(Box::new(done)),
                 _ = head.changed() => Woken::Head,
                 _ = replays.changed() => Woken::Replay,
+                _ = pauses.changed() => Woken::Due,
                 _ = relief.changed() => Woken::Relief(*relief.borrow_and_update()),
                 () = ready(()), if more => Woken::Due,
                 () = until(due) => Woken::Due,

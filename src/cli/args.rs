@@ -129,6 +129,23 @@ pub(super) enum Verb {
         #[arg(long)]
         yes: bool,
     },
+    /// Send nothing to a destination until it is resumed; its events wait in the outbox
+    #[command(after_help = "Example:\n  event-router outbox pause messages --for 30m --reason 'new version'")]
+    Pause {
+        /// The destination
+        destination: String,
+        /// It ends by itself after this time
+        #[arg(long = "for", value_name = "SPAN", value_parser = humantime::parse_duration)]
+        span: Option<std::time::Duration>,
+        /// Why; shown in `stats`
+        #[arg(long, value_name = "WORDS")]
+        reason: Option<String>,
+    },
+    /// End a pause
+    Resume {
+        /// The destination
+        destination: String,
+    },
     /// What VK lost
     Gaps,
 }

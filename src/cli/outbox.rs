@@ -14,10 +14,12 @@ use super::stats;
 use crate::clock::Clock;
 use crate::domain::time::Moment;
 use crate::outbox::kv::{Kv, KvError};
+use crate::outbox::operations::operate;
+use crate::outbox::pauses::{PauseAsked, PauseMade, PauseView};
 use crate::outbox::views::{
     At, BackfillView, DeliveryState, DeliveryView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats,
 };
-use crate::outbox::{OutboxError, Store, inspect, lookup, replay};
+use crate::outbox::{Operation, OutboxError, Store, inspect, lookup, replay};
 
 pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Failure> {
     let now = Clock::system().now();
@@ -63,8 +65,34 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
             };
             print(json, &gaps, |gaps| render_gaps(gaps, now))
         }
+        Verb::Pause { destination, span, reason } => {
+            let for_seconds = span.map(|span| span.as_secs().max(1));
+            pause(&mut access, "pauses", PauseAsked { destination, for_seconds, reason }, now, json).await
+        }
+        Verb::Resume { destination } => {
+            pause(&mut access, "resumes", PauseAsked { destination, ..PauseAsked::default() }, now, json).await
+        }
         Verb::Replay { id, selector, dry_run, yes } => make_replay(&mut access, id, selector, dry_run, yes, json).await,
     }
+}
+
+/// Begins a pause, or ends one.
+async fn pause(access: &mut Access, what: &str, asked: PauseAsked, now: Moment, json: bool) -> Result<Exit, Failure> {
+    let made: PauseMade = match access {
+        Access::Live(live) => live.post(&format!("/api/v1/{what}"), &asked).await?,
+        Access::Offline(store) => {
+            let id = look(store, |kv| inspect::destination_id(kv, &asked.destination))?.map_err(Failure::new)?;
+            let record = (what == "pauses").then(|| asked.record(now));
+            let operation = record.clone().map_or(Operation::Resume(id), |record| Operation::Pause(id, record));
+            let dir = store.dir.clone();
+            operate(store, operation).map_err(|error| OutboxError::of_store(&dir, &error))?;
+            PauseMade { destination: asked.destination, pause: record.as_ref().map(PauseView::of) }
+        }
+    };
+    print(json, &made, |made| match &made.pause {
+        Some(pause) => format!("{} is {}\n", made.destination, pause.words(now)),
+        None => format!("{} is not paused: its events go out\n", made.destination),
+    })
 }
 
 /// Says that a directory is looked into, and no service asked.

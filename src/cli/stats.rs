@@ -131,6 +131,7 @@ fn state(state: DestinationState) -> &'static str {
         DestinationState::Retrying => "retrying",
         DestinationState::Held => "held",
         DestinationState::Down => "DOWN",
+        DestinationState::Paused => "PAUSED",
         DestinationState::Detached => "detached",
         DestinationState::Stopped => "stopped",
     }

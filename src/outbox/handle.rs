@@ -1,7 +1,7 @@
 //! What the floors above hold of the outbox: it is opened and closed here, and its writer is asked. Cheap to clone.
 //! Deliberately absent: reading (`reads`), deciding anything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -13,13 +13,13 @@ use super::error::OutboxError;
 use super::keys::DestinationId;
 use super::kv::{Batch, Kv, KvError};
 use super::open::{Lock, Store};
-use super::records::ReplayFilter;
-use super::requests::{Append, Appended, Filled, Reconverted, Settlement};
+use super::records::{PauseRecord, ReplayFilter};
+use super::requests::{Append, Appended, Filled, Operation, Reconverted, Settlement};
 use super::space::Space;
 use super::state::State;
 use super::upkeep::Upkeep;
 use super::window::Window;
-use super::writer::{REQUESTS, Request, Writer};
+use super::writer::{Pauses, REQUESTS, Request, Writer};
 use crate::clock::Clock;
 use crate::domain::ids::{DestinationName, GroupId, Seq};
 
@@ -53,6 +53,7 @@ pub struct Outbox {
     pub(super) head: watch::Receiver<Seq>,
     replays: watch::Receiver<u64>,
     gaps: watch::Receiver<u64>,
+    pauses: watch::Receiver<Pauses>,
     relief: watch::Receiver<Seq>,
     space: watch::Receiver<Space>,
     failed: watch::Receiver<Option<OutboxError>>,
@@ -101,6 +102,7 @@ impl Outbox {
         let (relief_sender, relief) = watch::channel(Seq(0));
         let (replays_sender, replays) = watch::channel(0);
         let (gaps_sender, gaps) = watch::channel(state.head.next_gap);
+        let (pauses_sender, pauses) = watch::channel(state.pauses());
         let (failed_sender, failed) = watch::channel(None);
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -111,12 +113,25 @@ impl Outbox {
             head: head_sender,
             replays: replays_sender,
             gaps: gaps_sender,
+            pauses: pauses_sender,
             failed: failed_sender,
             clock,
         };
         let thread = writer.start().map_err(|error| told(error.into()))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok(Self { shared, requests, head, replays, gaps, relief, space, failed, destinations: Arc::new(known), thread })
+        Ok(Self {
+            shared,
+            requests,
+            head,
+            replays,
+            gaps,
+            pauses,
+            relief,
+            space,
+            failed,
+            destinations: Arc::new(known),
+            thread,
+        })
     }
 
     /// Opens the directory and starts its writer. Waits for the lock as long as `patience`.
@@ -165,6 +180,12 @@ impl Outbox {
     #[must_use]
     pub fn watch_gaps(&self) -> watch::Receiver<u64> {
         self.gaps.clone()
+    }
+
+    /// Tells which destinations an operator has paused; a pause that is over may be among them.
+    #[must_use]
+    pub fn watch_pauses(&self) -> watch::Receiver<BTreeMap<DestinationId, PauseRecord>> {
+        self.pauses.clone()
     }
 
     /// Tells below which position workers are asked to move aside what they have pending, so that the log can be deleted.
@@ -250,12 +271,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// Takes updates out of quarantine for good, by their numbers; answers how many there were.
+    /// Does what an operator asks for; answers how many rows, or destinations, it changed.
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub async fn discard_quarantined(&self, numbers: Vec<u64>) -> Result<u64, OutboxError> {
-        self.answered(|reply| Request::Discard(numbers, reply)).await
+    pub async fn operate(&self, operation: Operation) -> Result<u64, OutboxError> {
+        self.answered(|reply| Request::Operate(operation, reply)).await
     }
 
     /// Asks the writer and waits until what was asked for is durable.

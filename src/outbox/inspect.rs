@@ -9,6 +9,7 @@ use super::frame::{self, damaged, load};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::log;
+use super::pauses::PauseView;
 use super::records::{AsideRecord, Checkpoint, DestinationRecord, GapRecord, Head, Names, Space};
 use super::rows;
 use super::space::Usage;
@@ -105,7 +106,7 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
     });
     let mut destinations = Vec::new();
     for (id, (record, cursor)) in &books.destinations {
-        destinations.push(destination(kv, &books, *id, record, cursor)?);
+        destinations.push(destination(kv, &books, *id, record, cursor, now)?);
     }
     destinations.sort_by(|a, b| a.name.cmp(&b.name));
     let disk = kv.disk()?;
@@ -141,12 +142,15 @@ fn destination(
     id: DestinationId,
     record: &DestinationRecord,
     cursor: &Cursor,
+    now: Moment,
 ) -> Result<DestinationView, KvError> {
     let routed = books.head.routed_to(id);
     let pending = record.pending(routed);
     let oldest = if pending == 0 { None } else { oldest(kv, books, id, cursor)? };
     let (error, since) = record.outage.as_ref().map(|outage| (outage.error.clone(), At(outage.since))).unzip();
+    let pause = record.pause.as_ref().filter(|pause| pause.lasts(now)).map(PauseView::of);
     let why = match (&error, pending) {
+        _ if let Some(pause) = &pause => format!("the service is stopped; {}", pause.words(now)),
         (Some(error), _) => format!("the service is stopped; the destination was down: {error}"),
         (None, 0) => "the service is stopped; nothing waits".to_owned(),
         (None, _) => "the service is stopped; delivery goes on at the next start".to_owned(),
@@ -168,6 +172,7 @@ fn destination(
         last_error: error,
         last_error_at: since,
         next_try: None,
+        pause,
         why,
     })
 }
@@ -197,6 +202,18 @@ fn oldest(kv: &dyn Kv, books: &Books, id: DestinationId, cursor: &Cursor) -> Res
         }
     }
     Ok(oldest)
+}
+
+/// The number of a destination, or words that name those there are.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn destination_id(kv: &dyn Kv, name: &str) -> Result<Result<DestinationId, String>, KvError> {
+    let names: Names = load(kv, keys::NAMES)?.unwrap_or_default();
+    Ok(names.id_of(name).ok_or_else(|| {
+        let all: Vec<&str> = names.names.iter().map(|(_, name)| name.as_str()).collect();
+        format!("there is no destination {name:?}; there are: {}", all.join(", "))
+    }))
 }
 
 /// `outbox gaps`, oldest first.

@@ -33,7 +33,7 @@
 //! | `m/ring` | `Ring` | up to 256 pairs of a moment and the lowest floor then, for `retention` |
 //! | `e/<seq u64>` | `ChunkRecord` | consecutive events: who takes each, and its body |
 //! | `c/<community i64>` | `Checkpoint` | the ts VK is asked with next, when committed, when VK was last heard, the latest gap to be filled |
-//! | `d/<destination u16>` | `DestinationRecord` | cursor, counters, last success, outage |
+//! | `d/<destination u16>` | `DestinationRecord` | cursor, counters, last success, outage, pause |
 //! | `p/<destination><community i64><tag u8><id i64><seq>` | `AsideRecord` | an event of a blocked chat, moved aside; tag 0 common, 1 peer, 2 user |
 //! | `x/<destination><seq>` | `DeadRecord` | a dead letter with its history and event |
 //! | `r/<destination><seq>` | `History` | attempts of an event that is still pending |
@@ -96,6 +96,8 @@ pub mod kv;
 pub mod log;
 pub mod lookup;
 pub mod open;
+pub mod operations;
+pub mod pauses;
 pub mod records;
 pub mod replay;
 pub mod requests;
@@ -127,6 +129,6 @@ pub use handle::Outbox;
 pub use open::Store;
 pub use reads::{Page, Resume};
 pub use requests::{
-    Append, Appended, Change, Fetched, FetchedAs, Filled, Heard, Place, Reconverted, Settlement, Turned,
+    Append, Appended, Change, Fetched, FetchedAs, Filled, Heard, Operation, Place, Reconverted, Settlement, Turned,
 };
 pub use settings::Settings;

@@ -49,7 +49,12 @@ impl State {
     ///
     /// # Errors
     /// When a row cannot be read.
-    pub fn discard_quarantined(&mut self, kv: &dyn Kv, batch: &mut Batch, numbers: &[u64]) -> Result<u64, KvError> {
+    pub(super) fn discard_quarantined(
+        &mut self,
+        kv: &dyn Kv,
+        batch: &mut Batch,
+        numbers: &[u64],
+    ) -> Result<u64, KvError> {
         let mut count = 0;
         for number in numbers {
             count += u64::from(self.leave_quarantine(kv, batch, *number)?);

@@ -162,6 +162,8 @@ pub struct DestinationRecord {
     pub last_ok: Option<Moment>,
     /// Since when the destination is down, and why.
     pub outage: Option<OutageRecord>,
+    /// That an operator has paused it.
+    pub pause: Option<PauseRecord>,
 }
 
 impl DestinationRecord {
@@ -181,6 +183,25 @@ pub struct CursorRecord {
     pub floor: Seq,
     /// From `floor` on, in turns: how many are unsettled, then how many are settled or not ours.
     pub runs: Vec<u32>,
+}
+
+/// A pause of a destination: nothing is sent to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseRecord {
+    /// When it began.
+    pub since: Moment,
+    /// When it ends by itself, if it does.
+    pub until: Option<Moment>,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+}
+
+impl PauseRecord {
+    /// Whether it lasts still.
+    #[must_use]
+    pub fn lasts(&self, now: Moment) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
 }
 
 /// An outage of a destination.

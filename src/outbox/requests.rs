@@ -4,7 +4,7 @@
 
 use super::cursor::Cursor;
 use super::keys::DestinationId;
-use super::records::{History, OutageRecord, QuarantineRecord};
+use super::records::{History, OutageRecord, PauseRecord, QuarantineRecord};
 use crate::domain::event::{Event, Queued, Source};
 use crate::domain::ids::{GroupId, Lane, Seq, Ts};
 use crate::domain::time::Moment;
@@ -116,6 +116,17 @@ pub struct Reconverted {
     pub unreadable: Vec<(u64, String)>,
     /// The replay that asked for it, if this was all of it.
     pub done: Option<u64>,
+}
+
+/// What an operator changes.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Nothing is sent to a destination until it ends.
+    Pause(DestinationId, PauseRecord),
+    /// What is pending goes out again.
+    Resume(DestinationId),
+    /// Updates leave quarantine for good, by their numbers.
+    DiscardQuarantined(Vec<u64>),
 }
 
 /// What an append did.

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::pauses::PauseView;
 use crate::domain::time::Moment;
 
 /// A moment that shows itself as RFC 3339.
@@ -137,6 +138,8 @@ pub struct DestinationView {
     pub last_error_at: Option<At>,
     /// When something is tried next.
     pub next_try: Option<At>,
+    /// The pause that it is in.
+    pub pause: Option<PauseView>,
     /// The state in a sentence.
     pub why: String,
 }
@@ -155,6 +158,8 @@ pub enum DestinationState {
     Held,
     /// One request at a time until it answers.
     Down,
+    /// Paused by an operator.
+    Paused,
     /// Not in the configuration any more.
     Detached,
     /// The service does not run.

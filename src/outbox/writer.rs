@@ -4,6 +4,7 @@
 //! Invariants: nobody is answered `Ok` before the commit; the head that readers see is durable; after a failed commit
 //! nothing is ever committed again, and everyone is told why. Deliberately absent: what a request means (`state`).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -16,8 +17,8 @@ use super::handle::Shared;
 use super::keys::DestinationId;
 use super::kv::{Batch, KvError};
 use super::log::Logged;
-use super::records::ReplayFilter;
-use super::requests::{Append, Appended, Filled, Reconverted, Settlement};
+use super::records::{PauseRecord, ReplayFilter};
+use super::requests::{Append, Appended, Filled, Operation, Reconverted, Settlement};
 use super::state::State;
 use super::trim::Left;
 use super::upkeep::Upkeep;
@@ -33,6 +34,9 @@ const BYTES_PER_COMMIT: usize = 4 << 20;
 /// How often the writer looks for something to delete when nobody asks for anything.
 const IDLE_TICK: Duration = Duration::from_secs(5);
 
+/// Which destinations an operator has paused.
+pub(super) type Pauses = BTreeMap<DestinationId, PauseRecord>;
+
 /// What the writer can be asked for.
 pub(super) enum Request {
     Append(Append, oneshot::Sender<Result<Appended, OutboxError>>),
@@ -45,8 +49,7 @@ pub(super) enum Request {
     },
     Fill(Filled, oneshot::Sender<Result<(), OutboxError>>),
     Reconvert(Reconverted, oneshot::Sender<Result<(), OutboxError>>),
-    /// Updates in quarantine, by their numbers.
-    Discard(Vec<u64>, oneshot::Sender<Result<u64, OutboxError>>),
+    Operate(Operation, oneshot::Sender<Result<u64, OutboxError>>),
     Close,
 }
 
@@ -63,6 +66,7 @@ pub(super) struct Writer {
     pub(super) head: watch::Sender<Seq>,
     pub(super) replays: watch::Sender<u64>,
     pub(super) gaps: watch::Sender<u64>,
+    pub(super) pauses: watch::Sender<Pauses>,
     pub(super) failed: watch::Sender<Option<OutboxError>>,
     pub(super) clock: Clock,
 }
@@ -192,8 +196,8 @@ impl Writer {
                     }
                     debts.push(Box::new(move |result| drop(reply.send(result))));
                 }
-                Request::Discard(numbers, reply) => {
-                    let count = self.state.discard_quarantined(kv.as_ref(), &mut batch, &numbers);
+                Request::Operate(operation, reply) => {
+                    let count = self.state.operate(kv.as_ref(), &mut batch, operation);
                     let count = count.unwrap_or_else(|error| {
                         outcome = Err(error);
                         0
@@ -215,6 +219,12 @@ impl Writer {
             self.shared.window.push(fresh);
             self.head.send_replace(self.state.head.next);
         }
+        let pauses = self.state.pauses();
+        self.pauses.send_if_modified(|told| {
+            let news = *told != pauses;
+            *told = pauses;
+            news
+        });
         let gaps = self.state.head.next_gap;
         self.gaps.send_if_modified(|told| std::mem::replace(told, gaps) != gaps);
         if let Some(number) = replays {
@@ -234,7 +244,7 @@ impl Writer {
                 Request::Replay { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Fill(_, reply) => drop(reply.send(Err(refused()))),
                 Request::Reconvert(_, reply) => drop(reply.send(Err(refused()))),
-                Request::Discard(_, reply) => drop(reply.send(Err(refused()))),
+                Request::Operate(_, reply) => drop(reply.send(Err(refused()))),
                 Request::Close => return,
             }
         }
@@ -252,6 +262,6 @@ fn weight(request: &Request) -> usize {
         Request::Append(append, _) => append.events.iter().map(|(event, _, _)| event.body.len()).sum(),
         Request::Reconvert(reconverted, _) => reconverted.events.iter().map(|(_, event, ..)| event.body.len()).sum(),
         // At most a hundred messages: what they weigh is not worth asking.
-        Request::Fill(..) | Request::Settle(..) | Request::Replay { .. } | Request::Discard(..) | Request::Close => 0,
+        Request::Fill(..) | Request::Settle(..) | Request::Replay { .. } | Request::Operate(..) | Request::Close => 0,
     }
 }

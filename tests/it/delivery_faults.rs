@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use event_router::outbox::views::DestinationState;
 use event_router::sim::handler::{Answer, Received};
 use serde_json::Value;
 
@@ -292,5 +293,49 @@ async fn an_outage_of_many_attempts_gives_nothing_up() {
     let stats = rig.until_settled().await;
     assert_eq!(view(&stats, "all").dead, 0);
     rig.assert_balanced();
+    service.stop().await;
+}
+
+/// An operator pauses one destination: nothing is sent to it, the others go on, a restart changes nothing; it goes on when it
+/// is resumed, or by itself when its time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_destination_gets_nothing_until_it_is_resumed_and_loses_nothing() {
+    let mut rig = Rig::new(&[("calm", ""), ("busy", "")], FAST).await;
+    let service = rig.start().await;
+    rig.message(1, "before", &["calm", "busy"]);
+    rig.until_settled().await;
+    let words = |output: &std::process::Output| {
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let output = rig.run(&["outbox", "pause", "calm", "--reason", "new version"]).await;
+    assert!(words(&output).contains("calm is paused by an operator for 0s: new version; until `outbox resume`"));
+    for n in 0..20 {
+        rig.message(n % 4, "while paused", &["calm", "busy"]);
+    }
+    let stats = rig.until("the other goes on", |stats| view(stats, "busy").delivered == 21).await;
+    let calm = view(&stats, "calm");
+    assert_eq!((calm.state, calm.pending), (DestinationState::Paused, 20));
+    assert!(calm.why.contains("new version"), "{}", calm.why);
+    service.stop().await;
+    let stats = rig.stats().await;
+    assert!(view(&stats, "calm").why.contains("new version"), "{}", view(&stats, "calm").why);
+    let service = rig.start().await;
+    rig.message(9, "after", &["calm", "busy"]);
+    let stats = rig.until("the other goes on", |stats| view(stats, "busy").delivered == 22).await;
+    assert_eq!((view(&stats, "calm").delivered, rig.handler("calm").received().len()), (1, 1));
+    assert!(rig.run(&["outbox", "resume", "calm"]).await.status.success());
+    rig.until_settled().await;
+    // By itself, and asked for while nothing runs.
+    service.stop().await;
+    let output = rig.run(&["outbox", "pause", "calm", "--for", "1s"]).await;
+    assert!(words(&output).contains("it ends by itself in"), "{}", words(&output));
+    let service = rig.start().await;
+    rig.message(9, "soon", &["calm", "busy"]);
+    let stats = rig.until_settled().await;
+    assert!(view(&stats, "calm").pause.is_none());
+    rig.assert_balanced();
+    let output = rig.run(&["outbox", "pause", "nobody"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words(&output).contains("there is no destination \"nobody\"; there are: busy, calm"), "{}", words(&output));
     service.stop().await;
 }
