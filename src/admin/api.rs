@@ -12,14 +12,13 @@ use super::live::{not_ready, overlay};
 use super::metrics;
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
+use crate::outbox::gaps::{self, GapView};
 use crate::outbox::keys::{DestinationId, QUARANTINE};
 use crate::outbox::kv::Kv;
 use crate::outbox::pauses::{PauseAsked, PauseMade, PauseView};
 use crate::outbox::space::forgets_at;
 use crate::outbox::verify::{Verified, verify};
-use crate::outbox::views::{
-    At, Discarded, Exported, FullView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats,
-};
+use crate::outbox::views::{At, Discarded, Exported, FullView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats};
 use crate::outbox::{Operation, Outbox, OutboxError, inspect, lookup, replay};
 use crate::status::Status;
 
@@ -94,7 +93,7 @@ async fn ready(State(door): State<Door>) -> Response {
 }
 
 async fn scrape(State(door): State<Door>) -> Result<Response, Trouble> {
-    let gaps = door.outbox.read_store(inspect::gaps).await?;
+    let gaps = door.outbox.read_store(gaps::all).await?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&gaps)).into_response())
 }
 
@@ -114,7 +113,7 @@ async fn show(State(door): State<Door>, Path(id): Path<String>) -> Result<Json<S
 }
 
 async fn gaps(State(door): State<Door>) -> Result<Json<Vec<GapView>>, Trouble> {
-    Ok(Json(door.outbox.read_store(inspect::gaps).await?))
+    Ok(Json(door.outbox.read_store(gaps::all).await?))
 }
 
 async fn make_replay(

@@ -4,7 +4,7 @@
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use crate::outbox::views::GapView;
+use crate::outbox::gaps::GapView;
 
 /// Of Prometheus' text format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -35,7 +35,8 @@ pub(super) fn render(gaps: &[GapView]) -> String {
 mod tests {
     use super::*;
     use crate::domain::time::Moment;
-    use crate::outbox::views::{At, BackfillView};
+    use crate::outbox::gaps::BackfillView;
+    use crate::outbox::views::At;
 
     #[test]
     fn gaps_are_counted_and_dated() {

@@ -13,12 +13,11 @@ use super::render::{ago, number, right, span, table, text};
 use super::stats;
 use crate::clock::Clock;
 use crate::domain::time::Moment;
+use crate::outbox::gaps::{self, BackfillView, GapView};
 use crate::outbox::kv::{Kv, KvError};
 use crate::outbox::operations::operate;
 use crate::outbox::pauses::{PauseAsked, PauseMade, PauseView};
-use crate::outbox::views::{
-    At, BackfillView, DeliveryState, DeliveryView, GapView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats,
-};
+use crate::outbox::views::{At, DeliveryState, DeliveryView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats};
 use crate::outbox::{Operation, OutboxError, Store, inspect, lookup, replay};
 
 pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Failure> {
@@ -61,7 +60,7 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
         Verb::Gaps => {
             let gaps: Vec<GapView> = match &access {
                 Access::Live(live) => live.get("/api/v1/gaps", &()).await?,
-                Access::Offline(store) => look(store, inspect::gaps)?,
+                Access::Offline(store) => look(store, gaps::all)?,
             };
             print(json, &gaps, |gaps| render_gaps(gaps, now))
         }

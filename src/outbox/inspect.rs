@@ -10,11 +10,10 @@ use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::log;
 use super::pauses::PauseView;
-use super::records::{AsideRecord, Checkpoint, DestinationRecord, GapRecord, Head, Names, Space};
+use super::records::{AsideRecord, Checkpoint, DestinationRecord, Head, Names, Space};
 use super::rows;
 use super::space::Usage;
-use super::views::{At, BackfillView, CheckpointView, DestinationState, DestinationView, GapView, ReplayView, Stats};
-use crate::domain::ids::TsJump;
+use super::views::{At, CheckpointView, DestinationState, DestinationView, ReplayView, Stats};
 use crate::domain::time::Moment;
 
 /// How much of the log is read at a time.
@@ -214,42 +213,4 @@ pub fn destination_id(kv: &dyn Kv, name: &str) -> Result<Result<DestinationId, S
         let all: Vec<&str> = names.names.iter().map(|(_, name)| name.as_str()).collect();
         format!("there is no destination {name:?}; there are: {}", all.join(", "))
     }))
-}
-
-/// `outbox gaps`, oldest first.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn gaps(kv: &dyn Kv) -> Result<Vec<GapView>, KvError> {
-    let mut found = Vec::new();
-    rows::pages(kv, b"g/", |key, value| {
-        let record: GapRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
-        let distance = match record.jump {
-            TsJump::Ahead(by) => i64::try_from(by).ok(),
-            TsJump::Back(by) => i64::try_from(by).ok().map(|by| -by),
-            TsJump::Unknown => None,
-        };
-        found.push(GapView {
-            number: keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default(),
-            group_id: record.group,
-            from_ts: record.from.as_str().to_owned(),
-            to_ts: record.to.as_str().to_owned(),
-            distance,
-            at: At(record.at),
-            last_heard: record.heard.map(At),
-            away_seconds: record.heard.map(|heard| heard.age(record.at).as_secs()),
-            cause: record.cause,
-            backfill: record.backfill.map(|told| BackfillView {
-                recovered: told.recovered,
-                absent: told.absent,
-                refused_chats: told.refused,
-                refusal: told.refusal,
-                left_chats: told.left,
-                switched_off: told.switched_off,
-                finished: told.finished.map(At),
-            }),
-        });
-        Ok(true)
-    })?;
-    Ok(found)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use super::found::{First, FoundRows};
 use super::frame::{self, load};
 use super::inspect::{Books, READ_BYTES};
 use super::keys::{self, DestinationId};
@@ -20,9 +21,8 @@ use crate::domain::time::Moment;
 
 /// How many rows a list has unless it is told.
 pub const DEFAULT_LIMIT: u64 = 50;
-/// How many rows, and about how many bytes, one page of an export has.
+/// How many rows one page of an export has.
 const EXPORT_ROWS: u64 = MAX_LIMIT;
-const EXPORT_BYTES: usize = 4 << 20;
 /// The most rows that a list has.
 pub const MAX_LIMIT: u64 = 10_000;
 
@@ -32,26 +32,6 @@ pub const MAX_LIMIT: u64 = 10_000;
 /// When the store cannot be read.
 pub fn list(kv: &dyn Kv, selector: &Selector) -> Result<Vec<Row>, KvError> {
     Ok(look(kv, selector, false)?.rows)
-}
-
-/// Rows in the order of their positions, and whether there may be more.
-struct FoundRows {
-    rows: Vec<Row>,
-    bytes: usize,
-    limit: usize,
-    more: bool,
-}
-
-impl FoundRows {
-    fn is_full(&self) -> bool {
-        self.more || self.rows.len() >= self.limit || self.bytes >= EXPORT_BYTES
-    }
-
-    fn push(&mut self, row: Row) {
-        self.bytes += row.content.as_ref().map_or(0, Vec::len);
-        self.rows.push(row);
-        self.more = self.is_full();
-    }
 }
 
 /// `outbox export`: a page of what a selector takes, as lines of JSON.
@@ -156,34 +136,6 @@ fn shown(row: Row, body: &[u8]) -> Result<Shown, KvError> {
     let body = RawValue::from_string(text)
         .map_err(|error| KvError::Damaged(format!("the body of event {} is no JSON: {error}", row.event_id)))?;
     Ok(Shown { row, body: Some(body), raw: None })
-}
-
-/// The first rows by their positions, of rows that come in no order.
-struct First {
-    rows: BTreeMap<Seq, Row>,
-    bytes: usize,
-    limit: usize,
-    /// There were more.
-    cut: bool,
-}
-
-impl First {
-    fn add(&mut self, seq: Seq, delivery: DeliveryView, row: impl FnOnce(DeliveryView) -> Row) {
-        let size = |row: &Row| row.content.as_ref().map_or(0, Vec::len);
-        match self.rows.get_mut(&seq) {
-            Some(row) => row.deliveries.push(delivery),
-            None => {
-                let row = row(delivery);
-                self.bytes += size(&row);
-                self.rows.insert(seq, row);
-            }
-        }
-        while self.rows.len() > self.limit || (self.bytes > EXPORT_BYTES && self.rows.len() > 1) {
-            let Some((_, row)) = self.rows.pop_last() else { break };
-            self.bytes -= size(&row);
-            self.cut = true;
-        }
-    }
 }
 
 /// Turns stored things into rows.

@@ -88,6 +88,7 @@ pub mod chats;
 pub mod cursor;
 pub mod error;
 pub mod frame;
+pub mod gaps;
 pub mod generations;
 pub mod handle;
 pub mod inspect;
@@ -112,6 +113,7 @@ pub mod views;
 
 mod copying;
 mod filling;
+mod found;
 mod quarantine;
 mod reads;
 mod repeats;

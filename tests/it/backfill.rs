@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use event_router::domain::event::{Event, Source};
 use event_router::domain::ids::{EventId, GroupId};
-use event_router::outbox::views::GapView;
+use event_router::outbox::gaps::GapView;
 use event_router::outbox::{Fetched, FetchedAs, Filled, Heard, Turned};
 use event_router::sim::books::Served;
 use event_router::sim::vk_server::Fault;
