@@ -1,25 +1,30 @@
 //! The routes. Reads go to what is durable; the one that changes something asks the outbox's writer. Bodies of requests are
 //! bounded. Deliberately absent: what a view looks like (`outbox::views`) and who may knock (the socket's mode).
 
+use std::collections::HashMap;
+
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
 
 use super::live::{not_ready, overlay};
 use super::metrics;
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
 use crate::outbox::gaps::{self, GapView};
-use crate::outbox::keys::{DestinationId, QUARANTINE};
+use crate::outbox::keys::DestinationId;
 use crate::outbox::kv::Kv;
 use crate::outbox::pauses::{PauseAsked, PauseMade, PauseView};
 use crate::outbox::space::forgets_at;
 use crate::outbox::verify::{Verified, verify};
-use crate::outbox::views::{At, Discarded, Exported, FullView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats};
-use crate::outbox::{Operation, Outbox, OutboxError, inspect, lookup, replay};
+use crate::outbox::views::{
+    At, Discarded, Exported, FullView, ListState, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats,
+};
+use crate::outbox::{Discard, Operation, Outbox, OutboxError, discard, inspect, lookup, replay};
 use crate::status::Status;
 
 /// The largest request that is read.
@@ -36,6 +41,8 @@ pub struct Door {
     pub clock: Clock,
     /// The destinations of the configuration.
     pub configured: Vec<DestinationName>,
+    /// Who keeps their cursors: only they can take a pending event out.
+    pub workers: HashMap<DestinationName, mpsc::Sender<Discard>>,
 }
 
 impl Door {
@@ -150,29 +157,70 @@ async fn check_all(State(door): State<Door>) -> Result<Json<Verified>, Trouble> 
 }
 
 async fn discard(State(door): State<Door>, Json(asked): Json<ReplayAsked>) -> Result<Json<Discarded>, Trouble> {
+    if asked.id.is_none() && asked.selector.state == Some(ListState::Pending) {
+        return discard_detached(&door, &asked).await.map(Json);
+    }
     let dry_run = asked.dry_run;
     let look = move |kv: &dyn Kv| {
         let end = asked.up_to.map_or_else(|| replay::quarantine_end(kv), Ok)?;
-        Ok((end, replay::plan(kv, &ReplayAsked { up_to: Some(end), ..asked.clone() })?))
+        Ok((end, discard::plan(kv, &ReplayAsked { up_to: Some(end), ..asked.clone() })?))
     };
-    let (end, plans) = door.outbox.read_store(look).await?;
+    let (end, plan) = door.outbox.read_store(look).await?;
     let mut told = Discarded { matched: 0, done: !dry_run, up_to: Some(end) };
-    for plan in plans.into_iter().filter(|plan| plan.destination == QUARANTINE) {
-        if dry_run {
-            told.matched += plan.matched;
-            continue;
-        }
+    if dry_run {
+        told.matched = plan.matched();
+        return Ok(Json(told));
+    }
+    for rows in plan.rows {
         let mut from = 0;
         loop {
-            let filter = plan.filter.clone();
-            let numbers = door.outbox.read_store(move |kv| replay::numbers(kv, &filter, from)).await?;
-            let Some(last) = numbers.last() else { break };
-            from = last + 1;
-            told.matched += door.outbox.operate(Operation::DiscardQuarantined(numbers)).await?;
+            let this = rows.clone();
+            let page = door.outbox.read_store(move |kv| discard::page(kv, &this, from)).await?;
+            let Some((operation, next)) = page else { break };
+            from = next;
+            told.matched += door.outbox.operate(operation).await?;
         }
-        tracing::info!(discarded = told.matched, "updates in quarantine were discarded by an operator");
     }
+    for (id, name, seq) in plan.pending {
+        told.matched += match door.workers.iter().find(|(known, _)| known.as_str() == name) {
+            Some((_, worker)) => {
+                let (reply, answer) = oneshot::channel();
+                let gone = |_| Trouble::Outbox(OutboxError::Closed);
+                worker.send(Discard { seq, reply }).await.map_err(|_| Trouble::Outbox(OutboxError::Closed))?;
+                answer.await.map_err(gone)?.map_err(|words| Trouble::Refused(format!("{name}: {words}")))?;
+                1
+            }
+            None => door.outbox.operate(Operation::DiscardPending(id, seq)).await?,
+        };
+    }
+    tracing::warn!(discarded = told.matched, "rows were discarded by an operator");
     Ok(Json(told))
+}
+
+/// Everything that is pending for a destination that the configuration does not have.
+async fn discard_detached(door: &Door, asked: &ReplayAsked) -> Result<Discarded, Trouble> {
+    let words =
+        "--state pending takes one event by its ID, or all of a detached destination: name it with --destination";
+    let name = asked.selector.destination.clone().ok_or_else(|| Trouble::Refused(words.to_owned()))?;
+    let id = door.destination(&name).await?;
+    if door.configured.iter().any(|known| known.as_str() == name) {
+        return Err(Trouble::Refused(format!("{name} is in the configuration, so it is not detached; {words}")));
+    }
+    let stats = door.stats().await?;
+    let pending = stats.destinations.iter().find(|view| view.name == name).map_or(0, |view| view.pending);
+    if asked.dry_run {
+        return Ok(Discarded { matched: pending, done: false, up_to: None });
+    }
+    let mut told = Discarded { matched: 0, done: true, up_to: None };
+    loop {
+        let count = door.outbox.operate(Operation::DiscardDetached(id)).await?;
+        told.matched += count;
+        if count == 0 {
+            break;
+        }
+    }
+    tracing::warn!(destination = name, discarded = told.matched, "a detached destination's events were discarded");
+    Ok(told)
 }
 
 async fn pause(State(door): State<Door>, Json(asked): Json<PauseAsked>) -> Result<Json<PauseMade>, Trouble> {
@@ -198,6 +246,8 @@ enum Trouble {
     Unknown,
     /// There is no such destination; those that there are.
     Nobody(String),
+    /// It cannot be done, in words.
+    Refused(String),
 }
 
 impl From<OutboxError> for Trouble {
@@ -209,6 +259,7 @@ impl From<OutboxError> for Trouble {
 impl IntoResponse for Trouble {
     fn into_response(self) -> Response {
         let (status, words) = match self {
+            Self::Refused(words) => (StatusCode::CONFLICT, words),
             Self::Nobody(words) => (StatusCode::NOT_FOUND, words),
             Self::Unknown => (StatusCode::NOT_FOUND, "there is no such event".to_owned()),
             Self::Outbox(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),

@@ -55,7 +55,7 @@ fn destination(view: &mut DestinationView, live: Destination, now: Moment) {
             let alone = if view.last_ok.is_none_or(|ok| view.last_error_at.is_some_and(|failed| failed > ok))
                 && chats as u64 == 1
             {
-                "; with no other traffic a bad event and an outage look alike"
+                "; with no other traffic a bad event and an outage look alike: if it is the event, `outbox discard ID` takes it out"
             } else {
                 ""
             };

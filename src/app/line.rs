@@ -15,10 +15,10 @@ use super::worker::Worker;
 use crate::delivery::backoff;
 use crate::domain::delivery::Outcome;
 use crate::domain::ids::Seq;
-use crate::domain::lanes::{Dispatch, Gate, Lanes};
+use crate::domain::lanes::{Dispatch, Gate, Lanes, Withdrawn};
 use crate::domain::time::Moment;
 use crate::outbox::records::{AttemptNote, History, OutageRecord, ReplayRecord};
-use crate::outbox::{Change, Cursor, OutboxError, Place, Settlement};
+use crate::outbox::{Change, Cursor, Discard, OutboxError, Place, Settlement};
 use crate::status;
 
 /// How long an answer may wait for its settlement.
@@ -189,6 +189,33 @@ impl<'a> Line<'a> {
             let since = outage.since.rfc3339();
             tracing::info!(destination = %self.worker.name, since, "destination answers again");
         }
+    }
+
+    /// An operator takes a pending event out.
+    pub(super) async fn discard(&mut self, order: Discard) -> Result<(), OutboxError> {
+        let (seq, at) = (order.seq, self.worker.clock.now());
+        let answer = match self.lanes.withdraw(seq, Instant::now()) {
+            Withdrawn::Taken { lane, aside } => {
+                if !aside {
+                    self.cursor.settle(seq);
+                }
+                self.histories.remove(&(0, seq));
+                let from = if aside { Place::Aside(lane) } else { Place::Log };
+                self.change(Change::Discarded { seq, from, at });
+                self.flush_durably().await?;
+                tracing::warn!(destination = %self.worker.name, %seq, "discarded by an operator");
+                Ok(())
+            }
+            Withdrawn::InFlight => {
+                Err("it is being sent at this moment; ask again when the attempt is over".to_owned())
+            }
+            Withdrawn::Unknown => {
+                Err("the worker has not come to it yet, or it is settled: discard what blocks its chat".to_owned())
+            }
+        };
+        // Who asked may have gone.
+        let _gone = order.reply.send(answer);
+        Ok(())
     }
 
     /// The event is done with, as far as the log is concerned.

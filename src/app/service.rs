@@ -1,11 +1,12 @@
 //! The running service: opens the outbox, starts the loops, stops them. Deliberately absent: signals and exit codes (`cli`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::backfill::Backfill;
@@ -64,7 +65,20 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
 
     let status = Status::new(clock.now());
     let mut tasks = Tasks::new(stop.clone());
-    let board = admin::Door { outbox: outbox.clone(), status: status.clone(), clock: clock.clone(), configured: names };
+    let (mut workers, mut orders) = (HashMap::new(), HashMap::new());
+    for name in &names {
+        // An operator asks for one thing at a time.
+        let (sender, receiver) = mpsc::channel(1);
+        workers.insert(name.clone(), sender);
+        orders.insert(name.clone(), receiver);
+    }
+    let board = admin::Door {
+        workers,
+        outbox: outbox.clone(),
+        status: status.clone(),
+        clock: clock.clone(),
+        configured: names,
+    };
     let socket = admin::Socket::bind(&settings.outbox.dir)?;
     tasks.spawn("admin", socket.serve(board, stop.clone()));
     let takes = settings.destinations.iter().map(|(to, rule)| (to.name.clone(), rule.clone())).collect();
@@ -74,6 +88,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
     for ((to, rule), sender) in settings.destinations.into_iter().zip(senders) {
         let id = outbox.destination(&to.name).ok_or(OutboxError::Closed)?;
         rules.push((id, rule));
+        let asked = orders.remove(&to.name).ok_or(OutboxError::Closed)?;
         let name = format!("worker {}", to.name);
         let worker = Worker {
             name: to.name,
@@ -87,7 +102,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
             clock: clock.clone(),
             seed: seed(),
         };
-        tasks.spawn(&name, worker.run(stop.clone()));
+        tasks.spawn(&name, worker.run(asked, stop.clone()));
     }
     let names = Names::new(client.clone(), settings.names);
     let converter = Arc::new(Converter { names, rules, events: settings.events });

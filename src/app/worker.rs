@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,7 @@ use crate::clock::Clock;
 use crate::delivery::{Attempt, BackoffSettings, Sender};
 use crate::domain::ids::{DestinationName, Seq};
 use crate::outbox::keys::DestinationId;
-use crate::outbox::{Outbox, OutboxError};
+use crate::outbox::{Discard, Outbox, OutboxError};
 use crate::status::Status;
 
 /// How long attempts in flight may go on once the service stops.
@@ -45,11 +46,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Delivers until `stop`, then finishes what is in flight, settles it durably and returns.
+    /// Delivers, and takes out what an operator asks for, until `stop`, then finishes what is in flight, settles it durably and returns.
     ///
     /// # Errors
     /// When the outbox takes or gives nothing any more.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), OutboxError> {
+    pub async fn run(self, mut orders: mpsc::Receiver<Discard>, stop: CancellationToken) -> Result<(), OutboxError> {
         let mut line = Line::resume(&self).await?;
         let mut head = self.outbox.watch_head();
         let mut replays = self.outbox.watch_replays();
@@ -79,6 +80,7 @@ impl Worker {
                 _ = head.changed() => Woken::Head,
                 _ = replays.changed() => Woken::Replay,
                 _ = pauses.changed() => Woken::Due,
+                Some(order) = orders.recv() => Woken::Order(order),
                 _ = relief.changed() => Woken::Relief(*relief.borrow_and_update()),
                 () = ready(()), if more => Woken::Due,
                 () = until(due) => Woken::Due,
@@ -87,6 +89,7 @@ impl Worker {
                 Woken::Done(done) => line.finish(*done),
                 Woken::Replay => line.take_replays().await?,
                 Woken::Relief(below) => line.relieve(below).await?,
+                Woken::Order(order) => line.discard(order).await?,
                 Woken::Stop | Woken::Head | Woken::Due => {}
             }
         }
@@ -116,6 +119,7 @@ enum Woken {
     Head,
     Replay,
     Relief(Seq),
+    Order(Discard),
     Due,
 }
 

@@ -169,14 +169,14 @@ pub(super) enum CareVerb {
         #[command(flatten)]
         selector: SelectorArgs,
     },
-    /// Take updates out of quarantine for good
+    /// Take out for good: dead letters, updates in quarantine, one pending event, all of a detached destination
     #[command(
-        after_help = "Examples:\n  event-router outbox discard q7\n  event-router outbox discard --state quarantined --until 7d --yes"
+        after_help = "Examples:\n  event-router outbox discard 42 --destination messages\n  event-router outbox discard --destination messages --until 7d --yes\n  event-router outbox discard --state quarantined --until 7d\n  event-router outbox discard --state pending --destination a-detached-one"
     )]
     Discard {
-        /// One: its number in quarantine (`q7`)
+        /// One: position, event id, or number in quarantine (`q7`)
         id: Option<String>,
-        /// Which
+        /// Which; dead letters unless --state says otherwise
         #[command(flatten)]
         selector: SelectorArgs,
         /// Do not ask
@@ -223,6 +223,8 @@ pub(super) enum StateArg {
     Delivered,
     /// Refused, or given up
     Dead,
+    /// Taken out by an operator
+    Discarded,
     /// Could not be read
     Quarantined,
 }
@@ -251,6 +253,7 @@ impl SelectorArgs {
             state: self.state.map(|state| match state {
                 StateArg::Pending => ListState::Pending,
                 StateArg::Delivered => ListState::Delivered,
+                StateArg::Discarded => ListState::Discarded,
                 StateArg::Dead => ListState::Dead,
                 StateArg::Quarantined => ListState::Quarantined,
             }),

@@ -13,11 +13,14 @@ use super::args::{CareVerb, SelectorArgs, StateArg};
 use super::exit::{Exit, Failure, say};
 use super::outbox::{agreed, look, plain, print, tell_offline};
 use crate::clock::Clock;
+use crate::domain::time::Moment;
+use crate::outbox::kv::KvError;
+use crate::outbox::operations::operate;
 use crate::outbox::salvage::{Salvaged, salvage};
 use crate::outbox::space::people;
 use crate::outbox::verify::{Verified, verify};
-use crate::outbox::views::{Discarded, Exported, ReplayAsked};
-use crate::outbox::{OutboxError, Store, lookup, replay};
+use crate::outbox::views::{Discarded, Exported, ListState, ReplayAsked};
+use crate::outbox::{Operation, OutboxError, Store, discard, lookup};
 
 pub(super) async fn run(dir: &Path, verb: CareVerb, json: bool) -> Result<Exit, Failure> {
     match verb {
@@ -168,55 +171,72 @@ async fn run_export(dir: &Path, selector: SelectorArgs) -> Result<Exit, Failure>
     }
 }
 
-/// Takes updates out of quarantine for good.
+/// Takes rows out for good.
 async fn run_discard(
     dir: &Path,
     id: Option<String>,
-    selector: SelectorArgs,
+    mut selector: SelectorArgs,
     yes: bool,
     json: bool,
 ) -> Result<Exit, Failure> {
-    let quarantined = selector.state == Some(StateArg::Quarantined)
-        || id.as_ref().is_some_and(|id| id.strip_prefix('q').is_some_and(|rest| rest.parse::<u64>().is_ok()));
-    if !quarantined {
+    if matches!(selector.state, Some(StateArg::Delivered | StateArg::Discarded)) {
+        return Err(Failure::usage("--state: what is dead, quarantined or pending can be discarded"));
+    }
+    if id.is_none() && selector.is_empty() {
         return Err(Failure::usage(
-            "updates in quarantine can be discarded: say --state quarantined, or a number like q7",
+            "say which: an ID, or at least one of --destination, --state, --type, --peer, --user, --since, --until, --seq",
         ));
     }
     if let Some(id) = &id {
         plain(id)?;
+    } else if selector.state.is_none() {
+        selector.state = Some(StateArg::Dead);
     }
     let mut access = Access::find(dir).await?;
     if matches!(access, Access::Offline(_)) {
         tell_offline(dir, json);
     }
-    let selector = selector.selector(Clock::system().now()).map_err(Failure::usage)?;
+    let now = Clock::system().now();
+    let selector = selector.selector(now).map_err(Failure::usage)?;
     let asked = ReplayAsked { id, selector, dry_run: true, up_to: None };
-    let would = discard(&mut access, &asked).await?;
+    let would = discard(&mut access, &asked, now).await?;
     if would.matched == 0 {
         return print(json, &would, |_| "nothing matches\n".to_owned());
     }
     if !yes {
-        let words = format!("{} update(s) in quarantine would be discarded for good", would.matched);
+        let words = format!("{} row(s) would be discarded for good", would.matched);
         agreed(format!("{words}; say --yes to do it"), &format!("{words}. Discard them?"))?;
     }
-    let done = discard(&mut access, &ReplayAsked { dry_run: false, up_to: would.up_to, ..asked }).await?;
-    print(json, &done, |done| format!("{} update(s) in quarantine are discarded\n", done.matched))
+    let done = discard(&mut access, &ReplayAsked { dry_run: false, up_to: would.up_to, ..asked }, now).await?;
+    print(json, &done, |done| format!("{} row(s) are discarded\n", done.matched))
 }
 
-async fn discard(access: &mut Access, asked: &ReplayAsked) -> Result<Discarded, Failure> {
+async fn discard(access: &mut Access, asked: &ReplayAsked, now: Moment) -> Result<Discarded, Failure> {
     match access {
         Access::Live(live) => live.post("/api/v1/discards", asked).await,
+        Access::Offline(_) if asked.id.is_none() && asked.selector.state == Some(ListState::Pending) => {
+            Err(Failure::new("start the service: it alone knows which destinations are detached"))
+        }
         Access::Offline(store) => {
-            let plans = look(store, |kv| replay::plan(kv, asked))?;
-            let matched = match asked.dry_run {
-                true => plans.iter().map(|plan| plan.matched).sum(),
-                false => {
-                    let dir = store.dir.clone();
-                    replay::discard(store, &plans).map_err(|error| OutboxError::of_store(&dir, &error))?
+            let plan = look(store, |kv| discard::plan(kv, asked))?;
+            let mut told = Discarded { matched: 0, done: !asked.dry_run, up_to: None };
+            if asked.dry_run {
+                told.matched = plan.matched();
+                return Ok(told);
+            }
+            let dir = store.dir.clone();
+            let failed = |error: KvError| OutboxError::of_store(&dir, &error);
+            for rows in &plan.rows {
+                let mut from = 0;
+                while let Some((operation, next)) = look(store, |kv| discard::page(kv, rows, from))? {
+                    from = next;
+                    told.matched += operate(store, operation, now).map_err(failed)?;
                 }
-            };
-            Ok(Discarded { matched, done: !asked.dry_run, up_to: None })
+            }
+            for (id, _, seq) in plan.pending {
+                told.matched += operate(store, Operation::DiscardPending(id, seq), now).map_err(failed)?;
+            }
+            Ok(told)
         }
     }
 }

@@ -84,7 +84,7 @@ async fn pause(access: &mut Access, what: &str, asked: PauseAsked, now: Moment, 
             let record = (what == "pauses").then(|| asked.record(now));
             let operation = record.clone().map_or(Operation::Resume(id), |record| Operation::Pause(id, record));
             let dir = store.dir.clone();
-            operate(store, operation).map_err(|error| OutboxError::of_store(&dir, &error))?;
+            operate(store, operation, now).map_err(|error| OutboxError::of_store(&dir, &error))?;
             PauseMade { destination: asked.destination, pause: record.as_ref().map(PauseView::of) }
         }
     };
@@ -241,6 +241,7 @@ fn delivery(view: &DeliveryView) -> String {
         DeliveryState::Pending => "pending",
         DeliveryState::Delivered => "delivered",
         DeliveryState::Dead => "dead",
+        DeliveryState::Discarded => "discarded",
     };
     let tried = if view.attempts > 0 { format!(", {} attempt(s)", view.attempts) } else { String::new() };
     let reason = view.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));

@@ -87,6 +87,12 @@ pub fn dead_all(id: DestinationId) -> Vec<u8> {
     [b"x/".as_slice(), &id.to_be_bytes()].concat()
 }
 
+/// That an operator discarded an event.
+#[must_use]
+pub fn discarded(id: DestinationId, seq: Seq) -> Vec<u8> {
+    numbered(&[b"y/".as_slice(), &id.to_be_bytes()].concat(), seq.0)
+}
+
 /// The history of an event's attempts.
 #[must_use]
 pub fn history(id: DestinationId, seq: Seq) -> Vec<u8> {
@@ -99,7 +105,7 @@ pub fn history_all(id: DestinationId) -> Vec<u8> {
     [b"r/".as_slice(), &id.to_be_bytes()].concat()
 }
 
-/// Length of the keys of dead letters and histories.
+/// Length of the keys of dead letters, of what was discarded, and of histories.
 pub const ROW_LEN: usize = 2 + 2 + 8;
 
 /// A gap record.
@@ -159,7 +165,7 @@ pub fn record_of_part(key: &[u8]) -> Option<&[u8]> {
     let length = match key.first_chunk::<2>()? {
         b"e/" => CHUNK_LEN,
         b"p/" => ASIDE_LEN,
-        b"x/" | b"r/" => ROW_LEN,
+        b"x/" | b"r/" | b"y/" => ROW_LEN,
         b"c/" | b"g/" | b"q/" | b"j/" => NUMBERED_LEN,
         b"d/" => DESTINATION_LEN,
         b"k/" => CHAT_LEN,

@@ -11,7 +11,9 @@ use super::inspect::{Books, READ_BYTES};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::log::{self, Logged};
-use super::records::{AttemptNote, DeadRecord, EventRecord, History, QuarantineRecord, ReplayFilter, lane_of};
+use super::records::{
+    AttemptNote, DeadRecord, DiscardRecord, EventRecord, History, QuarantineRecord, ReplayFilter, lane_of,
+};
 use super::rows;
 use super::views::{
     At, AttemptView, DeliveryState, DeliveryView, DestinationState, Exported, ListState, Row, Selector, Shown, Stats,
@@ -179,7 +181,15 @@ impl Looker<'_> {
             let bytes = frame::whole(self.kv, &key, &value)?;
             return Ok(self.dead(id, frame::parse(&key, &bytes)?));
         }
-        Ok(self.view(id, DeliveryState::Delivered, None, History::default()))
+        let discarded: Option<DiscardRecord> = load(self.kv, &keys::discarded(id, seq))?;
+        Ok(match discarded {
+            Some(record) => {
+                let was = record.was.map_or_else(|| "it was pending".to_owned(), |was| format!("it was dead: {was}"));
+                let reason = format!("by an operator at {}; {was}", record.at.rfc3339());
+                self.view(id, DeliveryState::Discarded, Some(reason), History::default())
+            }
+            None => self.view(id, DeliveryState::Delivered, None, History::default()),
+        })
     }
 
     fn pending(&self, id: DestinationId, seq: Seq) -> Result<DeliveryView, KvError> {
@@ -355,6 +365,7 @@ fn state_fits(selector: &Selector, state: DeliveryState) -> bool {
         Some(ListState::Pending) => state == DeliveryState::Pending,
         Some(ListState::Delivered) => state == DeliveryState::Delivered,
         Some(ListState::Dead) => state == DeliveryState::Dead,
+        Some(ListState::Discarded) => state == DeliveryState::Discarded,
         Some(ListState::Quarantined) => false,
     }
 }

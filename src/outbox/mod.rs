@@ -36,6 +36,7 @@
 //! | `d/<destination u16>` | `DestinationRecord` | cursor, counters, last success, outage, pause |
 //! | `p/<destination><community i64><tag u8><id i64><seq>` | `AsideRecord` | an event of a blocked chat, moved aside; tag 0 common, 1 peer, 2 user |
 //! | `x/<destination><seq>` | `DeadRecord` | a dead letter with its history and event |
+//! | `y/<destination><seq>` | `DiscardRecord` | that an operator discarded an event; as long as it is in the log |
 //! | `r/<destination><seq>` | `History` | attempts of an event that is still pending |
 //! | `g/<number u64>` | `GapRecord` | what VK lost, and what of it was fetched back |
 //! | `k/<community i64><peer i64>` | `ChatRecord` | with `vk.backfill`: the last message of a chat, and which are missing since a gap |
@@ -86,6 +87,7 @@
 
 pub mod chats;
 pub mod cursor;
+pub mod discard;
 pub mod error;
 pub mod frame;
 pub mod gaps;
@@ -131,6 +133,7 @@ pub use handle::Outbox;
 pub use open::Store;
 pub use reads::{Page, Resume};
 pub use requests::{
-    Append, Appended, Change, Fetched, FetchedAs, Filled, Heard, Operation, Place, Reconverted, Settlement, Turned,
+    Append, Appended, Change, Discard, Fetched, FetchedAs, Filled, Heard, Operation, Place, Reconverted, Settlement,
+    Turned,
 };
 pub use settings::Settings;

@@ -4,21 +4,31 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::keys::DestinationId;
+use super::cursor::Cursor;
+use super::frame;
+use super::inspect::READ_BYTES;
+use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
+use super::log;
 use super::open::Store;
-use super::records::PauseRecord;
-use super::requests::Operation;
-use super::state::State;
+use super::records::{DeadRecord, DiscardRecord, PauseRecord, lane_of};
+use super::requests::{Change, Operation, Place};
+use super::rows;
+use super::state::{State, apply, less};
+use crate::domain::ids::{Lane, Seq};
+use crate::domain::time::Moment;
+
+/// How many rows one commit discards at most.
+pub const AT_ONCE: usize = 256;
 
 /// Does what an operator asks for in an outbox that no service runs; answers how many rows, or destinations, it changed.
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub fn operate(store: &mut Store, operation: Operation) -> Result<u64, KvError> {
+pub fn operate(store: &mut Store, operation: Operation, now: Moment) -> Result<u64, KvError> {
     let mut state = State::load(store.kv.as_ref(), Duration::ZERO)?;
     let mut batch = Batch::default();
-    let count = state.operate(store.kv.as_ref(), &mut batch, operation)?;
+    let count = state.operate(store.kv.as_ref(), &mut batch, operation, now)?;
     store.commit(&mut state, batch)?;
     Ok(count)
 }
@@ -28,12 +38,121 @@ impl State {
     ///
     /// # Errors
     /// When a row cannot be read.
-    pub fn operate(&mut self, kv: &dyn Kv, batch: &mut Batch, operation: Operation) -> Result<u64, KvError> {
+    pub fn operate(
+        &mut self,
+        kv: &dyn Kv,
+        batch: &mut Batch,
+        operation: Operation,
+        now: Moment,
+    ) -> Result<u64, KvError> {
         match operation {
+            Operation::DiscardDead(id, seqs) => self.discard_dead(kv, batch, id, &seqs, now),
+            Operation::DiscardPending(id, seq) => self.discard_pending(kv, batch, id, seq, now),
+            Operation::DiscardDetached(id) => self.discard_detached(kv, batch, id, now),
             Operation::Pause(id, pause) => Ok(self.set_pause(id, Some(pause))),
             Operation::Resume(id) => Ok(self.set_pause(id, None)),
             Operation::DiscardQuarantined(numbers) => self.discard_quarantined(kv, batch, &numbers),
         }
+    }
+
+    /// Dead letters go; those that were delivered meanwhile are none any more.
+    fn discard_dead(
+        &mut self,
+        kv: &dyn Kv,
+        batch: &mut Batch,
+        id: DestinationId,
+        seqs: &[Seq],
+        now: Moment,
+    ) -> Result<u64, KvError> {
+        let mut count = 0;
+        for seq in seqs {
+            let key = keys::dead(id, *seq);
+            let (Some(value), Some(record)) = (batch.row(kv, &key)?, self.destinations.get_mut(&id)) else { continue };
+            let bytes = frame::whole(kv, &key, &value)?;
+            let was = Some(frame::parse::<DeadRecord<'_>>(&key, &bytes)?.reason);
+            frame::delete(batch, &key, &value);
+            record.dead = less(&key, record.dead)?;
+            record.discarded += 1;
+            if *seq >= self.head.tail {
+                frame::put(batch, keys::discarded(id, *seq), &DiscardRecord { at: now, was });
+            }
+            count += 1;
+        }
+        self.dirty.destinations.insert(id);
+        Ok(count)
+    }
+
+    /// One pending event goes, if it is pending still and no worker keeps its cursor.
+    fn discard_pending(
+        &mut self,
+        kv: &dyn Kv,
+        batch: &mut Batch,
+        id: DestinationId,
+        seq: Seq,
+        at: Moment,
+    ) -> Result<u64, KvError> {
+        let next = self.head.next;
+        let Some(record) = self.destinations.get_mut(&id).filter(|_| !self.configured.contains(&id)) else {
+            return Ok(0);
+        };
+        let mut cursor = Cursor::stored(id, &record.cursor)?;
+        let from = match aside_lane(kv, id, seq)? {
+            Some(lane) => Place::Aside(lane),
+            None if seq < next && seq < cursor.limit() && cursor.waits(seq) => {
+                look_past(kv, &mut cursor, id, seq, next)?;
+                // What is not for it is not met, and so does not wait.
+                if !cursor.waits(seq) {
+                    return Ok(0);
+                }
+                cursor.settle(seq);
+                Place::Log
+            }
+            None => return Ok(0),
+        };
+        record.cursor = cursor.record();
+        apply(kv, batch, id, record, Change::Discarded { seq, from, at })?;
+        self.dirty.destinations.insert(id);
+        Ok(1)
+    }
+
+    /// Some of what is pending for a destination without a worker goes: what was moved aside, then what is in the log. Zero
+    /// when nothing is left.
+    fn discard_detached(
+        &mut self,
+        kv: &dyn Kv,
+        batch: &mut Batch,
+        id: DestinationId,
+        at: Moment,
+    ) -> Result<u64, KvError> {
+        let (next, mut count) = (self.head.next, 0);
+        self.aside.remove(&id);
+        let Some(record) = self.destinations.get_mut(&id).filter(|_| !self.configured.contains(&id)) else {
+            return Ok(0);
+        };
+        let mut aside = Vec::new();
+        rows::aside_events(kv, id, |seq, event| {
+            aside.push((seq, lane_of(&event)));
+            Ok(aside.len() < AT_ONCE)
+        })?;
+        for (seq, lane) in aside {
+            apply(kv, batch, id, record, Change::Discarded { seq, from: Place::Aside(lane), at })?;
+            count += 1;
+        }
+        let mut cursor = Cursor::stored(id, &record.cursor)?;
+        while count == 0 && cursor.floor() < next {
+            let from = cursor.floor();
+            for chunk in log::read(kv, from, next, READ_BYTES)? {
+                let ours = chunk.events.iter().filter(|logged| logged.destinations.contains(&id));
+                for seq in ours.map(|logged| logged.queued.seq).filter(|seq| *seq >= from && cursor.waits(*seq)) {
+                    apply(kv, batch, id, record, Change::Discarded { seq, from: Place::Log, at })?;
+                    count += 1;
+                }
+                cursor = Cursor::at(chunk.end().max(from));
+            }
+        }
+        record.cursor = cursor.record();
+        self.dirty.destinations.insert(id);
+        Ok(count)
     }
 
     fn set_pause(&mut self, id: DestinationId, pause: Option<PauseRecord>) -> u64 {
@@ -47,4 +166,30 @@ impl State {
     pub(super) fn pauses(&self) -> BTreeMap<DestinationId, PauseRecord> {
         self.destinations.iter().filter_map(|(id, record)| Some((*id, record.pause.clone()?))).collect()
     }
+}
+
+/// The chat of an event that was moved aside.
+fn aside_lane(kv: &dyn Kv, id: DestinationId, wanted: Seq) -> Result<Option<Lane>, KvError> {
+    let mut found = None;
+    rows::aside_events(kv, id, |seq, event| {
+        found = (seq == wanted).then(|| lane_of(&event));
+        Ok(found.is_none())
+    })?;
+    Ok(found)
+}
+
+/// Looks at the log up to and with `seq`, as a worker would.
+fn look_past(kv: &dyn Kv, cursor: &mut Cursor, id: DestinationId, seq: Seq, next: Seq) -> Result<(), KvError> {
+    let limit = cursor.limit();
+    while cursor.horizon() <= seq {
+        let from = cursor.horizon();
+        for chunk in log::read(kv, from, next, READ_BYTES)? {
+            let ours = chunk.events.iter().filter(|logged| logged.destinations.contains(&id));
+            for seq in ours.map(|logged| logged.queued.seq).filter(|seq| *seq >= from && *seq < limit) {
+                cursor.met(seq);
+            }
+            cursor.looked(chunk.end().min(limit));
+        }
+    }
+    Ok(())
 }

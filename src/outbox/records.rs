@@ -259,6 +259,15 @@ pub struct DeadRecord<'a> {
     pub event: EventRecord<'a>,
 }
 
+/// `y/<destination>/<seq>`, as long as the event is in the log: that it was neither taken nor refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscardRecord {
+    /// When an operator took it out.
+    pub at: Moment,
+    /// Why it was dead until then; nothing for one that was pending.
+    pub was: Option<String>,
+}
+
 /// `g/<number>`: what VK lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GapRecord {

@@ -1,6 +1,6 @@
-//! What an operator asks for and what it means: dead letters to be delivered again, updates in quarantine to be converted
-//! again or discarded. Planned here for both; written here into an outbox that nobody runs. A running one is asked through
-//! its handle. Deliberately absent: sending (`app::worker`), converting (`app::reconvert`).
+//! What an operator asks to be done again and what it means: dead letters to be delivered, updates in quarantine to be
+//! converted. Written here into an outbox that nobody runs. A running one is asked through its handle. Deliberately absent:
+//! sending (`app::worker`), converting (`app::reconvert`), taking out for good (`discard`).
 
 use std::time::Duration;
 
@@ -16,8 +16,6 @@ use super::views::{ListState, ReplayAsked, ReplayMade};
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
 
-/// How many rows one commit discards at most.
-pub const DISCARD_ROWS: usize = 256;
 /// What the quarantine is called where destinations are named.
 const QUARANTINE: &str = "quarantine";
 
@@ -100,21 +98,6 @@ pub fn quarantine_end(kv: &dyn Kv) -> Result<u64, KvError> {
     Ok(load::<Head>(kv, keys::HEAD)?.unwrap_or_default().next_quarantined)
 }
 
-/// The numbers of the next updates in quarantine that a plan takes, from one on: as many as one commit discards.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn numbers(kv: &dyn Kv, filter: &ReplayFilter, from: u64) -> Result<Vec<u64>, KvError> {
-    let mut numbers = Vec::new();
-    rows::quarantined(kv, from, |number, record| {
-        if filter.takes_quarantined(number, &record) {
-            numbers.push(number);
-        }
-        Ok(numbers.len() < DISCARD_ROWS)
-    })?;
-    Ok(numbers)
-}
-
 /// Writes replays into an outbox that no service runs; the next start carries them out.
 ///
 /// # Errors
@@ -129,25 +112,4 @@ pub fn write(store: &mut Store, plans: &[Plan], now: Moment) -> Result<Vec<Repla
     }
     store.commit(&mut state, batch)?;
     Ok(made)
-}
-
-/// Discards updates in quarantine of an outbox that no service runs.
-///
-/// # Errors
-/// When the store cannot be read or written.
-pub fn discard(store: &mut Store, plans: &[Plan]) -> Result<u64, KvError> {
-    let mut state = State::load(store.kv.as_ref(), Duration::ZERO)?;
-    let mut count = 0;
-    for plan in plans {
-        let mut from = 0;
-        loop {
-            let numbers = numbers(store.kv.as_ref(), &plan.filter, from)?;
-            let Some(last) = numbers.last() else { break };
-            from = last + 1;
-            let mut batch = Batch::default();
-            count += state.discard_quarantined(store.kv.as_ref(), &mut batch, &numbers)?;
-            store.commit(&mut state, batch)?;
-        }
-    }
-    Ok(count)
 }

@@ -2,6 +2,8 @@
 //! settled. Deliberately absent:
 //! what a request does (`state`).
 
+use tokio::sync::oneshot;
+
 use super::cursor::Cursor;
 use super::keys::DestinationId;
 use super::records::{History, OutageRecord, PauseRecord, QuarantineRecord};
@@ -127,6 +129,21 @@ pub enum Operation {
     Resume(DestinationId),
     /// Updates leave quarantine for good, by their numbers.
     DiscardQuarantined(Vec<u64>),
+    /// Dead letters of a destination go for good.
+    DiscardDead(DestinationId, Vec<Seq>),
+    /// A pending event of a destination that has no worker goes for good.
+    DiscardPending(DestinationId, Seq),
+    /// A bounded bit of what is pending for a destination that has no worker goes for good.
+    DiscardDetached(DestinationId),
+}
+
+/// A worker is asked to take a pending event out; it answers when that is durable, or in words why not.
+#[derive(Debug)]
+pub struct Discard {
+    /// Which.
+    pub seq: Seq,
+    /// Where it answers.
+    pub reply: oneshot::Sender<Result<(), String>>,
 }
 
 /// What an append did.
@@ -198,6 +215,15 @@ pub enum Change {
     MovedAside {
         /// Which.
         event: Queued,
+    },
+    /// An operator took it out.
+    Discarded {
+        /// Which.
+        seq: Seq,
+        /// From where.
+        from: Place,
+        /// When.
+        at: Moment,
     },
     /// A dead letter was taken after all.
     ReplayDelivered {

@@ -289,7 +289,7 @@ impl Salvage {
                 self.last_replay = self.last_replay.max(number);
                 pages.put(key.to_vec(), bytes);
             }
-            Some(b"r/" | b"k/") => pages.put(key.to_vec(), bytes),
+            Some(b"r/" | b"k/" | b"y/") => pages.put(key.to_vec(), bytes),
             _ => {}
         }
         Ok(())

@@ -15,8 +15,8 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{
-    AsideRecord, BackfillRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, QuarantineRecord,
-    ReplayFilter, ReplayRecord, Ring, Space,
+    AsideRecord, BackfillRecord, Checkpoint, DeadRecord, DestinationRecord, DiscardRecord, GapRecord, Head, Names,
+    QuarantineRecord, ReplayFilter, ReplayRecord, Ring, Space,
 };
 use super::repeats::Repeats;
 use super::requests::{Append, Appended, Change, Place, Settlement};
@@ -352,6 +352,12 @@ pub(super) fn apply(
             record.aside += 1;
             let aside = AsideRecord { seq: event.seq, event: log::record_of(&event, vec![id]) };
             frame::add(batch, keys::aside(id, event.event.lane(), event.seq), &aside);
+        }
+        Change::Discarded { seq, from, at } => {
+            record.discarded += 1;
+            leave(kv, batch, id, record, seq, from)?;
+            batch.delete(keys::history(id, seq));
+            frame::put(batch, keys::discarded(id, seq), &DiscardRecord { at, was: None });
         }
         Change::ReplayDelivered { seq } => {
             let key = keys::dead(id, seq);

@@ -107,6 +107,10 @@ impl State {
         }
         if self.head.tail > before {
             self.idle_ones_follow();
+            for id in self.destinations.keys() {
+                let (from, to) = (keys::discarded(*id, Seq(0)), keys::discarded(*id, self.head.tail));
+                kv.scan(&from, &to, TRIM_KEYS)?.into_iter().for_each(|(key, _)| batch.delete(key));
+            }
         }
         Ok(self.head.tail < goal && self.head.tail > before)
     }

@@ -245,6 +245,8 @@ pub enum DeliveryState {
     Delivered,
     /// Refused, or given up.
     Dead,
+    /// Taken out by an operator.
+    Discarded,
 }
 
 /// An attempt that failed.
@@ -308,6 +310,8 @@ pub enum ListState {
     Delivered,
     /// Refused, or given up.
     Dead,
+    /// Taken out by an operator.
+    Discarded,
     /// Could not be read.
     Quarantined,
 }

@@ -197,7 +197,7 @@ impl Writer {
                     debts.push(Box::new(move |result| drop(reply.send(result))));
                 }
                 Request::Operate(operation, reply) => {
-                    let count = self.state.operate(kv.as_ref(), &mut batch, operation);
+                    let count = self.state.operate(kv.as_ref(), &mut batch, operation, now);
                     let count = count.unwrap_or_else(|error| {
                         outcome = Err(error);
                         0

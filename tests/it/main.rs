@@ -11,6 +11,7 @@ mod crash;
 mod damage;
 mod delivery_faults;
 mod demo;
+mod discards;
 mod generations;
 mod golden;
 mod kv_conformance;

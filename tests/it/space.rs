@@ -128,7 +128,7 @@ impl Bench {
             seed: 1,
         };
         let stop = CancellationToken::new();
-        let run = worker.run(stop.clone());
+        let run = worker.run(tokio::sync::mpsc::channel(1).1, stop.clone());
         (tokio::spawn(async move { run.await.expect("a worker that ends well") }), stop)
     }
 }

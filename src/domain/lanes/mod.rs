@@ -8,11 +8,13 @@
 mod aside;
 mod blame;
 mod look;
+mod withdraw;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use self::blame::Blame;
+pub use self::withdraw::Withdrawn;
 use super::delivery::RetryAfter;
 use super::event::Queued;
 use super::ids::{Lane, Seq};

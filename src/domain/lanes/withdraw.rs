@@ -1,0 +1,96 @@
+//! An event that an operator takes out of its chat: the rest goes on without it. Deliberately absent: who may, and what is kept
+//! of it.
+
+use std::time::Instant;
+
+use super::{Lanes, Phase, State};
+use crate::domain::ids::{Lane, Seq};
+
+/// What came of taking an event out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// It is out.
+    Taken {
+        /// Its chat.
+        lane: Lane,
+        /// Whether it had been moved aside.
+        aside: bool,
+    },
+    /// It is being sent.
+    InFlight,
+    /// It does not wait here.
+    Unknown,
+}
+
+impl Lanes {
+    /// Takes an event out that waits here, for good, unless it is in flight. Answers it, and whether it was aside.
+    pub fn withdraw(&mut self, seq: Seq, now: Instant) -> Withdrawn {
+        let holds = |state: &State| state.queue.iter().position(|event| event.seq == seq);
+        let found = self.lanes.iter().filter(|(key, _)| key.replay == 0);
+        let found = found.filter_map(|(key, state)| Some((*key, holds(state)?, state.phase))).next();
+        let Some((key, place, phase)) = found else { return Withdrawn::Unknown };
+        if place == 0 && phase == Phase::InFlight {
+            return Withdrawn::InFlight;
+        }
+        let Some(state) = self.lanes.get_mut(&key) else { return Withdrawn::Unknown };
+        let (event, aside) = (state.queue[place].clone(), state.aside.is_some());
+        if place > 0 {
+            state.queue.remove(place);
+            if !aside {
+                self.count(key, &event, false);
+            }
+        } else {
+            match phase {
+                Phase::Waiting { until, .. } => drop(self.waiting.remove(&(until, key))),
+                Phase::Ready => self.ready.retain(|other| *other != key),
+                Phase::InFlight | Phase::Loading => {}
+            }
+            self.leave(key, now);
+        }
+        Withdrawn::Taken { lane: key.lane, aside }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::event::{Event, Queued, Source};
+    use crate::domain::ids::{EventId, GroupId, LaneOf};
+    use crate::domain::lanes::LaneKey;
+    use crate::domain::time::Moment;
+
+    #[test]
+    fn what_is_taken_out_unblocks_its_chat_and_what_is_in_flight_stays() {
+        let (mut lanes, now) = (Lanes::new(4), Instant::now());
+        let lane = Lane { group: 1, of: LaneOf::Peer(1) };
+        for seq in 1..=4 {
+            let event = Event {
+                group: GroupId::new(1).expect("an id"),
+                event_id: EventId::parse(&format!("e{seq}")).expect("an id"),
+                event_type: "message_new".to_owned(),
+                user_id: None,
+                peer_id: Some(1),
+                received_at: Moment(0),
+                body: Bytes::from_static(b"{}"),
+            };
+            lanes.offer(LaneKey::live(lane), Queued { seq: Seq(seq), source: Source::Live, event }, None);
+        }
+        let first = lanes.next(now).expect("sent");
+        assert_eq!(lanes.withdraw(Seq(1), now), Withdrawn::InFlight);
+        assert_eq!(lanes.withdraw(Seq(9), now), Withdrawn::Unknown);
+        assert_eq!(lanes.withdraw(Seq(3), now), Withdrawn::Taken { lane, aside: false });
+        lanes.failed(first.key, now, 1, None, &mut |_| Duration::from_secs(60));
+        assert!(lanes.next(now).is_none());
+        assert_eq!(lanes.withdraw(Seq(1), now), Withdrawn::Taken { lane, aside: false });
+        assert_eq!(lanes.next_retry(), None);
+        let second = lanes.next(now).expect("the next one goes at once");
+        assert_eq!((second.event.seq, lanes.queued().0), (Seq(2), 2));
+        lanes.answered(second.key, now);
+        assert_eq!(lanes.withdraw(Seq(4), now), Withdrawn::Taken { lane, aside: false });
+        assert_eq!((lanes.queued(), lanes.next(now).is_none()), ((0, 0), true));
+    }
+}

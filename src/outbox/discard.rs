@@ -1,0 +1,81 @@
+//! What an operator asks to be taken out for good and what it means: dead letters, updates in quarantine, a pending event by
+//! its id. Deliberately absent: doing it (`operations`, and the worker of a destination that has one).
+
+use super::inspect::Books;
+use super::keys::{self, DestinationId};
+use super::kv::{Kv, KvError};
+use super::lookup;
+use super::operations::AT_ONCE;
+use super::records::ReplayFilter;
+use super::replay::{self, Plan};
+use super::requests::Operation;
+use super::rows;
+use super::views::{DeliveryState, ListState, ReplayAsked};
+use crate::domain::ids::Seq;
+
+/// What a request takes.
+#[derive(Clone, Debug, Default)]
+pub struct DiscardPlan {
+    /// Dead letters of destinations, or updates in quarantine.
+    pub rows: Vec<Plan>,
+    /// Destinations for which one event is pending.
+    pub pending: Vec<(DestinationId, String, Seq)>,
+}
+
+impl DiscardPlan {
+    /// How many rows it takes now.
+    #[must_use]
+    pub fn matched(&self) -> u64 {
+        self.rows.iter().map(|plan| plan.matched).sum::<u64>() + self.pending.len() as u64
+    }
+}
+
+/// What a request takes, per destination.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<DiscardPlan, KvError> {
+    let wants = |state| asked.selector.state.is_none_or(|wanted| wanted == state);
+    let mut plan = DiscardPlan::default();
+    if wants(ListState::Dead) || wants(ListState::Quarantined) {
+        plan.rows = replay::plan(kv, asked)?;
+    }
+    let Some(id) = asked.id.as_deref().filter(|_| wants(ListState::Pending)) else { return Ok(plan) };
+    let Some(row) = lookup::show(kv, id)?.map(|shown| shown.row) else { return Ok(plan) };
+    let (Some(seq), books) = (row.seq.map(Seq), Books::read(kv)?) else { return Ok(plan) };
+    let wanted = asked.selector.destination.as_ref();
+    for view in row.deliveries.into_iter().filter(|view| view.state == DeliveryState::Pending) {
+        if let Some(id) = books.names.id_of(&view.destination)
+            && wanted.is_none_or(|wanted| *wanted == view.destination)
+        {
+            plan.pending.push((id, view.destination, seq));
+        }
+    }
+    Ok(plan)
+}
+
+/// The next bit of a plan's rows, from a position or number on, and where to go on after it; nothing when that was all.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn page(kv: &dyn Kv, plan: &Plan, from: u64) -> Result<Option<(Operation, u64)>, KvError> {
+    let filter: &ReplayFilter = &plan.filter;
+    let mut found = Vec::new();
+    if plan.destination == keys::QUARANTINE {
+        rows::quarantined(kv, from, |number, record| {
+            if filter.takes_quarantined(number, &record) {
+                found.push(number);
+            }
+            Ok(found.len() < AT_ONCE)
+        })?;
+        return Ok(found.last().map(|last| last + 1).map(|next| (Operation::DiscardQuarantined(found), next)));
+    }
+    rows::dead_letters(kv, plan.destination, Seq(from), |_, dead, _| {
+        if filter.takes(dead.seq, &dead.event) {
+            found.push(dead.seq.0);
+        }
+        Ok(found.len() < AT_ONCE)
+    })?;
+    let seqs = found.iter().copied().map(Seq).collect();
+    Ok(found.last().map(|last| (Operation::DiscardDead(plan.destination, seqs), last + 1)))
+}

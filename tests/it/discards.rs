@@ -1,0 +1,142 @@
+//! What an operator takes out for good: it is gone from where it was, it is told of for as long as the event is in the log, the
+//! books hold, and nothing else is touched.
+
+use event_router::outbox::views::{Row, Stats};
+use event_router::sim::handler::{Answer, Received};
+use serde_json::Value;
+
+use crate::rig::{Rig, view};
+
+const FAST: &str = "[delivery]\ninitial_interval = \"20ms\"\nmax_interval = \"100ms\"\ntimeout = \"300ms\"";
+
+fn text(received: &Received) -> String {
+    let body: Value = serde_json::from_slice(&received.body).expect("JSON");
+    body["text"].as_str().unwrap_or_default().to_owned()
+}
+
+fn books_hold(stats: &Stats) {
+    for view in &stats.destinations {
+        let sum = view.pending + view.delivered + view.dead + view.expired + view.discarded;
+        assert_eq!(view.routed, sum, "{view:?}");
+    }
+}
+
+async fn discard(rig: &Rig, words: &[&str]) -> String {
+    let output = rig.run(&[&["outbox", "discard"], words, &["--yes"]].concat()).await;
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+async fn sound(rig: &Rig) {
+    let output = rig.run(&["outbox", "verify"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// A lone chat that always fails: nothing counts, so that it waits for ever; taken out by its id, its chat goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pending_event_taken_out_unblocks_its_chat_live_and_offline() {
+    for live in [true, false] {
+        let mut rig = Rig::new(&[("all", "")], FAST).await;
+        rig.handler("all").answer(|received| Answer::Status(if text(received) == "bad" { 500 } else { 200 }, ""));
+        let service = rig.start().await;
+        let bad = rig.message(1, "bad", &["all"]);
+        rig.served.pop();
+        rig.message(1, "good", &["all"]);
+        rig.until("it fails", |stats| view(stats, "all").waiting_chats == 1 && view(stats, "all").pending == 2).await;
+        let mut running = Some(service);
+        if !live {
+            running.take().expect("runs").stop().await;
+        }
+        // It may be in flight at that very moment.
+        let mut words = discard(&rig, &[&bad]).await;
+        while words.contains("being sent at this moment") {
+            words = discard(&rig, &[&bad]).await;
+        }
+        assert!(words.contains("1 row(s) are discarded"), "{words}");
+        if !live {
+            running = Some(rig.start().await);
+        }
+        let stats = rig.until_settled().await;
+        let all = view(&stats, "all");
+        assert_eq!((all.delivered, all.discarded, all.dead), (1, 1, 0));
+        books_hold(&stats);
+        let balance = rig.books(&std::collections::BTreeSet::new());
+        assert!(balance.balanced(), "{balance}");
+        let shown: Value = rig.json(&["outbox", "show", &bad]).await;
+        assert_eq!(shown["deliveries"][0]["state"], "discarded", "{shown}");
+        let rows: Vec<Row> = rig.json(&["outbox", "list", "--state", "discarded"]).await;
+        assert_eq!(rows.iter().map(|row| row.event_id.as_str()).collect::<Vec<_>>(), [bad.as_str()]);
+        assert!(discard(&rig, &[&bad]).await.contains("nothing matches"));
+        sound(&rig).await;
+        running.expect("runs").stop().await;
+    }
+}
+
+/// Dead letters go by selector, of one destination; a replay finds them no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_go_and_are_told_of() {
+    let mut rig = Rig::new(&[("a", ""), ("b", "")], FAST).await;
+    for name in ["a", "b"] {
+        rig.handler(name).answer(|received| Answer::Status(if text(received) == "bad" { 422 } else { 200 }, "no"));
+    }
+    let service = rig.start().await;
+    for n in 0..300 {
+        rig.message(n % 5, if n % 2 == 0 { "bad" } else { "good" }, &["a", "b"]);
+    }
+    let stats = rig.until_settled().await;
+    assert_eq!((view(&stats, "a").dead, view(&stats, "b").dead), (150, 150));
+    let output = rig.run(&["outbox", "discard", "--destination", "a"]).await;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("150 row(s) would be discarded for good; say --yes"), "{words}");
+    assert!(discard(&rig, &["--destination", "a", "--peer", "3"]).await.contains("30 row(s) are discarded"));
+    assert!(discard(&rig, &["--destination", "a"]).await.contains("120 row(s) are discarded"));
+    let stats = rig.stats().await;
+    let (a, b) = (view(&stats, "a"), view(&stats, "b"));
+    assert_eq!((a.dead, a.discarded, b.dead, b.discarded), (0, 150, 150, 0));
+    books_hold(&stats);
+    let rows: Vec<Row> = rig.json(&["outbox", "list", "--state", "discarded", "--limit", "1000"]).await;
+    assert_eq!(rows.len(), 150);
+    assert!(
+        rows[0].deliveries[0].reason.as_deref().is_some_and(|words| words.contains("it was dead: ")),
+        "{:?}",
+        rows[0]
+    );
+    sound(&rig).await;
+    service.stop().await;
+    sound(&rig).await;
+    assert!(discard(&rig, &["--state", "dead", "--destination", "b"]).await.contains("150 row(s) are discarded"));
+    books_hold(&rig.stats().await);
+}
+
+/// All that waits for a destination which left the configuration, in the log and aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_detached_destination_goes_at_once_and_a_configured_one_keeps_its_own() {
+    let mut rig = Rig::new(&[("gone", ""), ("here", "")], FAST).await;
+    rig.handler("gone").down();
+    rig.handler("here").down();
+    let service = rig.start().await;
+    for n in 0..700 {
+        rig.message(n % 9, "x", &["gone", "here"]);
+    }
+    let head = rig.vk.head().to_string();
+    rig.until("all is read", |stats| stats.checkpoints[0].ts == head).await;
+    let words = discard(&rig, &["--state", "pending", "--destination", "gone"]).await;
+    assert!(words.contains("it is not detached"), "{words}");
+    assert!(discard(&rig, &["--state", "pending"]).await.contains("name it with --destination"));
+    service.stop().await;
+    let config = std::fs::read_to_string(rig.config()).expect("read");
+    let from = config.find("[destinations.gone]").expect("there");
+    let to = config.find("[destinations.here]").expect("there");
+    std::fs::write(rig.config(), format!("{}{}", &config[..from], &config[to..])).expect("written");
+    let service = rig.start().await;
+    assert_eq!(view(&rig.stats().await, "gone").pending, 700);
+    let words = discard(&rig, &["--state", "pending", "--destination", "gone"]).await;
+    assert!(words.contains("700 row(s) are discarded"), "{words}");
+    let stats = rig.stats().await;
+    assert_eq!((view(&stats, "gone").pending, view(&stats, "gone").discarded), (0, 700));
+    assert_eq!((view(&stats, "here").pending, view(&stats, "here").discarded), (700, 0));
+    books_hold(&stats);
+    rig.handler("here").up().await.expect("up");
+    rig.until("the other gets its own", |stats| view(stats, "here").delivered == 700).await;
+    sound(&rig).await;
+    service.stop().await;
+}
