@@ -133,7 +133,7 @@ async fn make_replay(
     for plan in plans {
         let number = match dry_run {
             true => None,
-            false => Some(door.outbox.replay(plan.destination, plan.filter.clone(), plan.matched).await?),
+            false => Some(door.outbox.replay(plan.destination, plan.filter.clone(), plan.matched, plan.expired).await?),
         };
         if let Some(number) = number {
             tracing::info!(

@@ -111,6 +111,23 @@ impl<'a> Line<'a> {
         Begun { number: history.map_or(1, |history| history.attempts + 1), dispatch }
     }
 
+    /// Whether an event is too old to be sent; what is replayed never is.
+    pub(super) fn is_expired(&self, dispatch: &Dispatch) -> bool {
+        let age = dispatch.event.event.received_at.age(self.worker.clock.now());
+        dispatch.key.replay == 0 && self.worker.max_age.is_some_and(|most| age > most)
+    }
+
+    /// An event is too old: it is not sent.
+    pub(super) fn expire(&mut self, dispatch: Dispatch) {
+        self.lanes.passed_over(dispatch.key, Instant::now());
+        self.settle(&dispatch);
+        self.histories.remove(&(0, dispatch.event.seq));
+        let (seq, at) = (dispatch.event.seq, self.worker.clock.now());
+        tracing::warn!(destination = %self.worker.name, %seq, "older than max_age: expired, not sent");
+        let from = if dispatch.aside { Place::Aside(dispatch.key.lane) } else { Place::Log };
+        self.change(Change::Expired { event: dispatch.event, from, at });
+    }
+
     pub(super) fn finish(&mut self, done: Done) {
         let Done { dispatch, at, outcome, latency } = done;
         let (key, seq) = (dispatch.key, dispatch.event.seq);
@@ -242,6 +259,11 @@ impl<'a> Line<'a> {
         let flush = self.changed.map(|since| since + SETTLE_AFTER);
         let looked = self.looked.map(|since| since + LOOKED_AFTER);
         [flush, looked, rest.map(|rest| Instant::now() + rest)].into_iter().flatten().min()
+    }
+
+    /// Whether as much is to be settled as goes into one settlement.
+    pub(super) fn is_full(&self) -> bool {
+        self.changes.len() >= SETTLE_EVENTS
     }
 
     pub(super) async fn flush_if_due(&mut self) -> Result<(), OutboxError> {

@@ -96,6 +96,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
             backoff: to.backoff,
             concurrency: to.concurrency,
             max_attempts: to.max_attempts,
+            max_age: to.max_age,
             sender,
             outbox: outbox.clone(),
             status: status.clone(),

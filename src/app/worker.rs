@@ -33,6 +33,8 @@ pub struct Worker {
     pub concurrency: usize,
     /// How many failures of an event count before it is given up.
     pub max_attempts: u32,
+    /// How old an event may be when it is sent.
+    pub max_age: Option<Duration>,
     /// Sends to it.
     pub sender: Sender,
     /// Where its events are.
@@ -59,12 +61,21 @@ impl Worker {
         line.take_replays().await?;
         let mut attempts = FuturesUnordered::new();
         while !stop.is_cancelled() {
-            let more = line.fill().await?;
+            let mut more = line.fill().await?;
             let now = self.clock.now();
             let pause = pauses.borrow_and_update().get(&self.id).filter(|pause| pause.lasts(now)).cloned();
             if pause.is_none() {
                 while let Some(dispatch) = line.lanes.next(Instant::now()) {
-                    attempts.push(self.attempt(line.begin(dispatch)));
+                    if line.is_expired(&dispatch) {
+                        line.expire(dispatch);
+                    } else {
+                        attempts.push(self.attempt(line.begin(dispatch)));
+                    }
+                    if line.is_full() {
+                        // What has expired is settled before more of it does.
+                        more = true;
+                        break;
+                    }
                 }
             }
             line.flush_if_due().await?;

@@ -112,7 +112,7 @@ pub(super) enum Verb {
         /// Position (`42`), event id, or number in quarantine (`q7`)
         id: String,
     },
-    /// Deliver dead letters again; with --state quarantined, convert what could not be read
+    /// Deliver dead letters again, or with --state expired what was too old; with --state quarantined, convert what could not be read
     #[command(
         after_help = "Examples:\n  event-router outbox replay --destination messages --since 1d --dry-run\n  event-router outbox replay 42 --yes"
     )]
@@ -223,6 +223,8 @@ pub(super) enum StateArg {
     Delivered,
     /// Refused, or given up
     Dead,
+    /// Too old when it would have been sent
+    Expired,
     /// Taken out by an operator
     Discarded,
     /// Could not be read
@@ -253,6 +255,7 @@ impl SelectorArgs {
             state: self.state.map(|state| match state {
                 StateArg::Pending => ListState::Pending,
                 StateArg::Delivered => ListState::Delivered,
+                StateArg::Expired => ListState::Expired,
                 StateArg::Discarded => ListState::Discarded,
                 StateArg::Dead => ListState::Dead,
                 StateArg::Quarantined => ListState::Quarantined,

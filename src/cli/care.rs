@@ -180,7 +180,7 @@ async fn run_discard(
     json: bool,
 ) -> Result<Exit, Failure> {
     if matches!(selector.state, Some(StateArg::Delivered | StateArg::Discarded)) {
-        return Err(Failure::usage("--state: what is dead, quarantined or pending can be discarded"));
+        return Err(Failure::usage("--state: what is dead, expired, quarantined or pending can be discarded"));
     }
     if id.is_none() && selector.is_empty() {
         return Err(Failure::usage(

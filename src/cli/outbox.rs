@@ -133,8 +133,9 @@ async fn make_replay(
     yes: bool,
     json: bool,
 ) -> Result<Exit, Failure> {
-    if selector.state.is_some_and(|state| !matches!(state, StateArg::Dead | StateArg::Quarantined)) {
-        return Err(Failure::usage("--state: dead letters and updates in quarantine can be replayed"));
+    if selector.state.is_some_and(|state| !matches!(state, StateArg::Dead | StateArg::Expired | StateArg::Quarantined))
+    {
+        return Err(Failure::usage("--state: dead letters, expired events and updates in quarantine can be replayed"));
     }
     if id.is_none() && selector.is_empty() {
         return Err(Failure::usage(
@@ -241,6 +242,7 @@ fn delivery(view: &DeliveryView) -> String {
         DeliveryState::Pending => "pending",
         DeliveryState::Delivered => "delivered",
         DeliveryState::Dead => "dead",
+        DeliveryState::Expired => "expired",
         DeliveryState::Discarded => "discarded",
     };
     let tried = if view.attempts > 0 { format!(", {} attempt(s)", view.attempts) } else { String::new() };

@@ -21,6 +21,7 @@ pub(super) struct Delivery {
     timeout: Duration,
     concurrency: usize,
     max_attempts: u32,
+    max_age: Option<Duration>,
     backoff: BackoffSettings,
     reject_on: Vec<u16>,
 }
@@ -37,6 +38,7 @@ impl Default for Delivery {
             timeout: 10 * SECOND,
             concurrency: 16,
             max_attempts: 12,
+            max_age: None,
             backoff,
             reject_on: vec![400, 406, 413, 415, 422],
         }
@@ -60,6 +62,7 @@ impl Delivery {
                 .integer("max_attempts", 1, i64::from(u32::MAX))
                 .and_then(|number| u32::try_from(number).ok())
                 .unwrap_or(self.max_attempts),
+            max_age: table.span("max_age", SECOND, 365 * DAY).or(self.max_age),
             backoff: self.backoff_overridden(table),
             reject_on: reject_on.map_or_else(
                 || self.reject_on.clone(),
@@ -113,11 +116,22 @@ pub(super) fn destinations_section(all: &Reader<'_>, defaults: &Delivery) -> Vec
         let url = table.address("url", values::shown_address, values::handler_address);
         let headers = headers(&table);
         let rule = rule(&table);
-        let Delivery { timeout, concurrency, max_attempts, backoff, reject_on } = defaults.overridden(&table, false);
+        let Delivery { timeout, concurrency, max_attempts, max_age, backoff, reject_on } =
+            defaults.overridden(&table, false);
         table.finish();
         if let (Some(name), Some(url)) = (name, url) {
             found.push((
-                delivery::Settings { name, url, headers, timeout, concurrency, max_attempts, reject_on, backoff },
+                delivery::Settings {
+                    name,
+                    url,
+                    headers,
+                    timeout,
+                    concurrency,
+                    max_attempts,
+                    max_age,
+                    reject_on,
+                    backoff,
+                },
                 rule,
             ));
         }

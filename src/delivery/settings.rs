@@ -20,6 +20,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// How many failures of an event count (contract §3) before it is given up.
     pub max_attempts: u32,
+    /// How old an event may be when it is sent; nothing is any age.
+    pub max_age: Option<Duration>,
     /// Statuses by which the handler refuses an event for good.
     pub reject_on: Vec<u16>,
     /// How retries are spaced.

@@ -1,9 +1,10 @@
-//! What an operator asks to be taken out for good and what it means: dead letters, updates in quarantine, a pending event by
+//! What an operator asks to be taken out for good and what it means: dead letters, expired events, updates in quarantine, a pending event by
 //! its id. Deliberately absent: doing it (`operations`, and the worker of a destination that has one).
 
 use super::inspect::Books;
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
+use super::log;
 use super::lookup;
 use super::operations::AT_ONCE;
 use super::records::ReplayFilter;
@@ -37,7 +38,7 @@ impl DiscardPlan {
 pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<DiscardPlan, KvError> {
     let wants = |state| asked.selector.state.is_none_or(|wanted| wanted == state);
     let mut plan = DiscardPlan::default();
-    if wants(ListState::Dead) || wants(ListState::Quarantined) {
+    if wants(ListState::Dead) || wants(ListState::Expired) || wants(ListState::Quarantined) {
         plan.rows = replay::plan(kv, asked)?;
     }
     let Some(id) = asked.id.as_deref().filter(|_| wants(ListState::Pending)) else { return Ok(plan) };
@@ -70,12 +71,21 @@ pub fn page(kv: &dyn Kv, plan: &Plan, from: u64) -> Result<Option<(Operation, u6
         })?;
         return Ok(found.last().map(|last| last + 1).map(|next| (Operation::DiscardQuarantined(found), next)));
     }
-    rows::dead_letters(kv, plan.destination, Seq(from), |_, dead, _| {
-        if filter.takes(dead.seq, &dead.event) {
-            found.push(dead.seq.0);
-        }
-        Ok(found.len() < AT_ONCE)
-    })?;
+    if plan.expired {
+        rows::expired(kv, plan.destination, Seq(from), |logged| {
+            if filter.takes(logged.queued.seq, &log::event_record(logged)) {
+                found.push(logged.queued.seq.0);
+            }
+            Ok(found.len() < AT_ONCE)
+        })?;
+    } else {
+        rows::dead_letters(kv, plan.destination, Seq(from), |_, dead, _| {
+            if filter.takes(dead.seq, &dead.event) {
+                found.push(dead.seq.0);
+            }
+            Ok(found.len() < AT_ONCE)
+        })?;
+    }
     let seqs = found.iter().copied().map(Seq).collect();
     Ok(found.last().map(|last| (Operation::DiscardDead(plan.destination, seqs), last + 1)))
 }

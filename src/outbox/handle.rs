@@ -231,7 +231,7 @@ impl Outbox {
         self.answered(|reply| Request::Settle(settlement, Some(reply))).await
     }
 
-    /// Makes a replay of one destination's dead letters; returns its number.
+    /// Makes a replay of one destination's dead letters, or of its expired events; returns its number.
     ///
     /// # Errors
     /// When it could not be made durable.
@@ -240,8 +240,9 @@ impl Outbox {
         destination: DestinationId,
         filter: ReplayFilter,
         matched: u64,
+        expired: bool,
     ) -> Result<u64, OutboxError> {
-        self.answered(|reply| Request::Replay { destination, filter, matched, reply }).await
+        self.answered(|reply| Request::Replay { destination, filter, matched, expired, reply }).await
     }
 
     /// Commits what became of updates in quarantine.

@@ -87,9 +87,9 @@ pub fn dead_all(id: DestinationId) -> Vec<u8> {
     [b"x/".as_slice(), &id.to_be_bytes()].concat()
 }
 
-/// That an operator discarded an event.
+/// Why an event was settled although nobody took it.
 #[must_use]
-pub fn discarded(id: DestinationId, seq: Seq) -> Vec<u8> {
+pub fn mark(id: DestinationId, seq: Seq) -> Vec<u8> {
     numbered(&[b"y/".as_slice(), &id.to_be_bytes()].concat(), seq.0)
 }
 
@@ -105,7 +105,7 @@ pub fn history_all(id: DestinationId) -> Vec<u8> {
     [b"r/".as_slice(), &id.to_be_bytes()].concat()
 }
 
-/// Length of the keys of dead letters, of what was discarded, and of histories.
+/// Length of the keys of dead letters, marks and histories.
 pub const ROW_LEN: usize = 2 + 2 + 8;
 
 /// A gap record.

@@ -12,7 +12,7 @@ use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{
-    AttemptNote, DeadRecord, DiscardRecord, EventRecord, History, QuarantineRecord, ReplayFilter, lane_of,
+    AttemptNote, DeadRecord, EventRecord, History, Mark, MarkRecord, QuarantineRecord, ReplayFilter, lane_of,
 };
 use super::rows;
 use super::views::{
@@ -181,12 +181,15 @@ impl Looker<'_> {
             let bytes = frame::whole(self.kv, &key, &value)?;
             return Ok(self.dead(id, frame::parse(&key, &bytes)?));
         }
-        let discarded: Option<DiscardRecord> = load(self.kv, &keys::discarded(id, seq))?;
-        Ok(match discarded {
-            Some(record) => {
-                let was = record.was.map_or_else(|| "it was pending".to_owned(), |was| format!("it was dead: {was}"));
-                let reason = format!("by an operator at {}; {was}", record.at.rfc3339());
+        let mark: Option<MarkRecord> = load(self.kv, &keys::mark(id, seq))?;
+        Ok(match mark {
+            Some(MarkRecord { at, what: Mark::Discarded { was } }) => {
+                let reason = format!("by an operator at {}; it was {was}", at.rfc3339());
                 self.view(id, DeliveryState::Discarded, Some(reason), History::default())
+            }
+            Some(MarkRecord { at, what: Mark::Expired }) => {
+                let reason = format!("older than max_age at {}", at.rfc3339());
+                self.view(id, DeliveryState::Expired, Some(reason), History::default())
             }
             None => self.view(id, DeliveryState::Delivered, None, History::default()),
         })
@@ -365,6 +368,7 @@ fn state_fits(selector: &Selector, state: DeliveryState) -> bool {
         Some(ListState::Pending) => state == DeliveryState::Pending,
         Some(ListState::Delivered) => state == DeliveryState::Delivered,
         Some(ListState::Dead) => state == DeliveryState::Dead,
+        Some(ListState::Expired) => state == DeliveryState::Expired,
         Some(ListState::Discarded) => state == DeliveryState::Discarded,
         Some(ListState::Quarantined) => false,
     }

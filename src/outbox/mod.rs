@@ -36,7 +36,7 @@
 //! | `d/<destination u16>` | `DestinationRecord` | cursor, counters, last success, outage, pause |
 //! | `p/<destination><community i64><tag u8><id i64><seq>` | `AsideRecord` | an event of a blocked chat, moved aside; tag 0 common, 1 peer, 2 user |
 //! | `x/<destination><seq>` | `DeadRecord` | a dead letter with its history and event |
-//! | `y/<destination><seq>` | `DiscardRecord` | that an operator discarded an event; as long as it is in the log |
+//! | `y/<destination><seq>` | `MarkRecord` | that an event was discarded, or had expired; as long as it is in the log |
 //! | `r/<destination><seq>` | `History` | attempts of an event that is still pending |
 //! | `g/<number u64>` | `GapRecord` | what VK lost, and what of it was fetched back |
 //! | `k/<community i64><peer i64>` | `ChatRecord` | with `vk.backfill`: the last message of a chat, and which are missing since a gap |
@@ -113,6 +113,7 @@ pub mod state;
 pub mod verify;
 pub mod views;
 
+mod changes;
 mod copying;
 mod filling;
 mod found;

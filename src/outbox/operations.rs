@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::changes::{apply, less, unmark_expired};
 use super::cursor::Cursor;
 use super::frame;
 use super::inspect::READ_BYTES;
@@ -11,10 +12,10 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log;
 use super::open::Store;
-use super::records::{DeadRecord, DiscardRecord, PauseRecord, lane_of};
+use super::records::{DeadRecord, Mark, MarkRecord, PauseRecord, lane_of};
 use super::requests::{Change, Operation, Place};
 use super::rows;
-use super::state::{State, apply, less};
+use super::state::State;
 use crate::domain::ids::{Lane, Seq};
 use crate::domain::time::Moment;
 
@@ -55,7 +56,7 @@ impl State {
         }
     }
 
-    /// Dead letters go; those that were delivered meanwhile are none any more.
+    /// Dead letters and expired events go; those that were delivered meanwhile are none any more.
     fn discard_dead(
         &mut self,
         kv: &dyn Kv,
@@ -67,14 +68,21 @@ impl State {
         let mut count = 0;
         for seq in seqs {
             let key = keys::dead(id, *seq);
-            let (Some(value), Some(record)) = (batch.row(kv, &key)?, self.destinations.get_mut(&id)) else { continue };
-            let bytes = frame::whole(kv, &key, &value)?;
-            let was = Some(frame::parse::<DeadRecord<'_>>(&key, &bytes)?.reason);
-            frame::delete(batch, &key, &value);
-            record.dead = less(&key, record.dead)?;
+            let Some(record) = self.destinations.get_mut(&id) else { continue };
+            let was = if let Some(value) = batch.row(kv, &key)? {
+                let bytes = frame::whole(kv, &key, &value)?;
+                let was = format!("dead: {}", frame::parse::<DeadRecord<'_>>(&key, &bytes)?.reason);
+                frame::delete(batch, &key, &value);
+                record.dead = less(&key, record.dead)?;
+                was
+            } else if unmark_expired(kv, batch, id, record, *seq)? {
+                "expired".to_owned()
+            } else {
+                continue;
+            };
             record.discarded += 1;
             if *seq >= self.head.tail {
-                frame::put(batch, keys::discarded(id, *seq), &DiscardRecord { at: now, was });
+                frame::put(batch, keys::mark(id, *seq), &MarkRecord { at: now, what: Mark::Discarded { was } });
             }
             count += 1;
         }

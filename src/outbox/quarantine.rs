@@ -1,13 +1,14 @@
 //! Updates leave quarantine: as events, once they can be read, or discarded. Part of the writer's state. Deliberately absent:
 //! converting (`app::reconvert`), how they come there (`state`).
 
+use super::changes::less;
 use super::frame;
 use super::keys;
 use super::kv::{Batch, Kv, KvError};
 use super::log::Logged;
 use super::records::QuarantineRecord;
 use super::requests::Reconverted;
-use super::state::{State, less};
+use super::state::State;
 
 impl State {
     /// Takes updates out of quarantine that can be read now. Those that somebody discarded meanwhile stay discarded.

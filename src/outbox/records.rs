@@ -259,13 +259,25 @@ pub struct DeadRecord<'a> {
     pub event: EventRecord<'a>,
 }
 
-/// `y/<destination>/<seq>`, as long as the event is in the log: that it was neither taken nor refused.
+/// `y/<destination>/<seq>`, as long as the event is in the log: why it was settled although nobody took it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiscardRecord {
-    /// When an operator took it out.
+pub struct MarkRecord {
+    /// When.
     pub at: Moment,
-    /// Why it was dead until then; nothing for one that was pending.
-    pub was: Option<String>,
+    /// Why.
+    pub what: Mark,
+}
+
+/// Why an event was settled although nobody took it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mark {
+    /// An operator took it out.
+    Discarded {
+        /// What it was until then, in words.
+        was: String,
+    },
+    /// It was older than `max_age` when it would have been sent.
+    Expired,
 }
 
 /// `g/<number>`: what VK lost.
@@ -336,6 +348,8 @@ pub struct ReplayRecord {
     pub filter: ReplayFilter,
     /// How many matched when it was made.
     pub matched: u64,
+    /// Expired events are meant instead of dead letters.
+    pub expired: bool,
 }
 
 /// Which dead letters a replay takes; what is absent does not matter.

@@ -10,7 +10,7 @@ use super::kv::{Batch, Kv, KvError};
 use super::lookup::filter;
 use super::open::Store;
 use super::records::{Head, Names, ReplayFilter};
-use super::rows::{self, count_dead};
+use super::rows::{self, count_dead, count_expired};
 use super::state::State;
 use super::views::{ListState, ReplayAsked, ReplayMade};
 use crate::domain::ids::Seq;
@@ -30,6 +30,8 @@ pub struct Plan {
     pub filter: ReplayFilter,
     /// How many they are now.
     pub matched: u64,
+    /// Expired events are meant instead of dead letters.
+    pub expired: bool,
 }
 
 impl Plan {
@@ -61,9 +63,13 @@ pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<Vec<Plan>, KvError> {
         if asked.selector.destination.as_ref().is_some_and(|wanted| *wanted != name) {
             continue;
         }
-        let matched = count_dead(kv, destination, &filter)?;
+        let expired = asked.selector.state == Some(ListState::Expired);
+        let matched = match expired {
+            true => count_expired(kv, destination, &filter)?,
+            false => count_dead(kv, destination, &filter)?,
+        };
         if matched > 0 {
-            plans.push(Plan { destination, name, filter: filter.clone(), matched });
+            plans.push(Plan { destination, name, filter: filter.clone(), matched, expired });
         }
     }
     Ok(plans)
@@ -86,7 +92,7 @@ fn plan_quarantine(kv: &dyn Kv, asked: &ReplayAsked, number: Option<u64>) -> Res
         matched += u64::from(filter.takes_quarantined(number, &record));
         Ok(true)
     })?;
-    let plan = Plan { destination: keys::QUARANTINE, name: QUARANTINE.to_owned(), filter, matched };
+    let plan = Plan { destination: keys::QUARANTINE, name: QUARANTINE.to_owned(), filter, matched, expired: false };
     Ok(if matched > 0 { vec![plan] } else { Vec::new() })
 }
 
@@ -107,7 +113,7 @@ pub fn write(store: &mut Store, plans: &[Plan], now: Moment) -> Result<Vec<Repla
     let mut batch = Batch::default();
     let mut made = Vec::new();
     for plan in plans {
-        let number = state.replay(&mut batch, plan.destination, plan.filter.clone(), plan.matched, now);
+        let number = state.replay(&mut batch, plan.destination, plan.filter.clone(), plan.matched, plan.expired, now);
         made.push(plan.made(Some(number)));
     }
     store.commit(&mut state, batch)?;

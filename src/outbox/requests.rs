@@ -129,7 +129,7 @@ pub enum Operation {
     Resume(DestinationId),
     /// Updates leave quarantine for good, by their numbers.
     DiscardQuarantined(Vec<u64>),
-    /// Dead letters of a destination go for good.
+    /// Dead letters and expired events of a destination go for good.
     DiscardDead(DestinationId, Vec<Seq>),
     /// A pending event of a destination that has no worker goes for good.
     DiscardPending(DestinationId, Seq),
@@ -215,6 +215,15 @@ pub enum Change {
     MovedAside {
         /// Which.
         event: Queued,
+    },
+    /// It was too old when it would have been sent.
+    Expired {
+        /// Which.
+        event: Queued,
+        /// From where.
+        from: Place,
+        /// When.
+        at: Moment,
     },
     /// An operator took it out.
     Discarded {

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError, Pair, Weights};
-use super::log;
+use super::log::{self, Logged};
 use super::records::{
-    AsideRecord, DeadRecord, EventRecord, GapRecord, History, QuarantineRecord, ReplayFilter, ReplayRecord,
+    AsideRecord, DeadRecord, EventRecord, GapRecord, History, Mark, MarkRecord, QuarantineRecord, ReplayFilter,
+    ReplayRecord,
 };
 use crate::domain::event::Queued;
 use crate::domain::ids::{Lane, LaneOf, Seq};
@@ -113,6 +114,16 @@ pub fn replays(kv: &dyn Kv) -> Result<Vec<(u64, ReplayRecord)>, KvError> {
 /// When the store cannot be read.
 pub fn replayable(kv: &dyn Kv, number: u64, job: &ReplayRecord, after: Seq) -> Result<Vec<DeadLetter>, KvError> {
     let mut found = Vec::new();
+    if job.expired {
+        expired(kv, job.destination, after.next(), |logged| {
+            let (seq, event) = (logged.queued.seq, log::event_record(logged));
+            if seq < job.up_to && job.filter.takes(seq, &event) {
+                found.push(DeadLetter { queued: logged.queued.clone(), history: History::default() });
+            }
+            Ok(found.len() < REPLAY_ROWS)
+        })?;
+        return Ok(found);
+    }
     dead_letters(kv, job.destination, after.next(), |key, dead, bytes| {
         if dead.seq >= job.up_to {
             return Ok(false);
@@ -153,6 +164,38 @@ pub fn count_dead(kv: &dyn Kv, id: DestinationId, filter: &ReplayFilter) -> Resu
         Ok(true)
     })?;
     Ok(count)
+}
+
+/// How many expired events of a destination a filter takes.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn count_expired(kv: &dyn Kv, id: DestinationId, filter: &ReplayFilter) -> Result<u64, KvError> {
+    let mut count = 0;
+    expired(kv, id, Seq(0), |logged| {
+        count += u64::from(filter.takes(logged.queued.seq, &log::event_record(logged)));
+        Ok(true)
+    })?;
+    Ok(count)
+}
+
+/// Visits the expired events of a destination that are in the log still, from `from` on, until the visitor says no.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn expired(
+    kv: &dyn Kv,
+    id: DestinationId,
+    from: Seq,
+    mut visit: impl FnMut(&Logged) -> Result<bool, KvError>,
+) -> Result<(), KvError> {
+    walk(kv, keys::mark(id, from), &keys::mark(id, Seq(u64::MAX)), |key, value| {
+        let Some(seq) = keys::last_number(key, keys::ROW_LEN) else { return Ok(true) };
+        if frame::parse::<MarkRecord>(key, &frame::whole(kv, key, value)?)?.what != Mark::Expired {
+            return Ok(true);
+        }
+        log::one(kv, Seq(seq))?.map_or(Ok(true), |logged| visit(&logged))
+    })
 }
 
 /// Visits the dead letters of a destination from `from` on, until the visitor says no.

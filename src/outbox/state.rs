@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use super::changes::apply;
 use super::chats::ChatRecord;
 use super::cursor::Cursor;
 use super::frame::{self, damaged};
@@ -15,11 +16,11 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{
-    AsideRecord, BackfillRecord, Checkpoint, DeadRecord, DestinationRecord, DiscardRecord, GapRecord, Head, Names,
-    QuarantineRecord, ReplayFilter, ReplayRecord, Ring, Space,
+    BackfillRecord, Checkpoint, DestinationRecord, GapRecord, Head, Names, QuarantineRecord, ReplayFilter,
+    ReplayRecord, Ring, Space,
 };
 use super::repeats::Repeats;
-use super::requests::{Append, Appended, Change, Place, Settlement};
+use super::requests::{Append, Appended, Settlement};
 use super::rows;
 use crate::domain::event::{Event, Queued, Source};
 use crate::domain::ids::{GroupId, Lane, Seq, Ts};
@@ -286,6 +287,7 @@ impl State {
         destination: DestinationId,
         filter: ReplayFilter,
         matched: u64,
+        expired: bool,
         now: Moment,
     ) -> u64 {
         let number = self.head.next_replay;
@@ -295,7 +297,7 @@ impl State {
             keys::QUARANTINE => Seq(self.head.next_quarantined),
             _ => self.head.next,
         };
-        let record = ReplayRecord { destination, at: now, up_to, filter, matched };
+        let record = ReplayRecord { destination, at: now, up_to, filter, matched, expired };
         frame::put(batch, keys::replay(number), &record);
         number
     }
@@ -322,83 +324,4 @@ impl State {
             frame::put(batch, keys::SPACE.to_vec(), &self.space);
         }
     }
-}
-
-pub(super) fn apply(
-    kv: &dyn Kv,
-    batch: &mut Batch,
-    id: DestinationId,
-    record: &mut DestinationRecord,
-    change: Change,
-) -> Result<(), KvError> {
-    match change {
-        Change::Delivered { seq, from, tried } => {
-            record.delivered += 1;
-            leave(kv, batch, id, record, seq, from)?;
-            if tried {
-                batch.delete(keys::history(id, seq));
-            }
-        }
-        Change::Died { event, from, at, reason, history } => {
-            record.dead += 1;
-            leave(kv, batch, id, record, event.seq, from)?;
-            batch.delete(keys::history(id, event.seq));
-            let dead =
-                DeadRecord { seq: event.seq, at, reason, history, replay: 0, event: log::record_of(&event, vec![id]) };
-            frame::add(batch, keys::dead(id, event.seq), &dead);
-        }
-        Change::Tried { seq, history } => frame::put(batch, keys::history(id, seq), &history),
-        Change::MovedAside { event } => {
-            record.aside += 1;
-            let aside = AsideRecord { seq: event.seq, event: log::record_of(&event, vec![id]) };
-            frame::add(batch, keys::aside(id, event.event.lane(), event.seq), &aside);
-        }
-        Change::Discarded { seq, from, at } => {
-            record.discarded += 1;
-            leave(kv, batch, id, record, seq, from)?;
-            batch.delete(keys::history(id, seq));
-            frame::put(batch, keys::discarded(id, seq), &DiscardRecord { at, was: None });
-        }
-        Change::ReplayDelivered { seq } => {
-            let key = keys::dead(id, seq);
-            if let Some(value) = batch.row(kv, &key)? {
-                frame::delete(batch, &key, &value);
-                record.dead = less(&key, record.dead)?;
-                record.delivered += 1;
-            }
-        }
-        Change::ReplayRefused { seq, replay, at, reason, history } => {
-            let key = keys::dead(id, seq);
-            if let Some(value) = batch.row(kv, &key)? {
-                let bytes = frame::whole(kv, &key, &value)?;
-                let dead: DeadRecord<'_> = frame::parse(&key, &bytes)?;
-                frame::delete(batch, &key, &value);
-                frame::add(batch, key, &DeadRecord { at, reason, history, replay, ..dead });
-            }
-        }
-        Change::ReplayDone { replay } => batch.delete(keys::replay(replay)),
-    }
-    Ok(())
-}
-
-/// Deletes the row of an event that was moved aside; one in the log is left by the cursor alone.
-fn leave(
-    kv: &dyn Kv,
-    batch: &mut Batch,
-    id: DestinationId,
-    record: &mut DestinationRecord,
-    seq: Seq,
-    from: Place,
-) -> Result<(), KvError> {
-    let Place::Aside(lane) = from else { return Ok(()) };
-    let key = keys::aside(id, lane, seq);
-    let value = batch.row(kv, &key)?.ok_or_else(|| damaged(&key, "an event that was moved aside is gone"))?;
-    frame::delete(batch, &key, &value);
-    record.aside = less(&key, record.aside)?;
-    Ok(())
-}
-
-/// A count of rows after one of them went.
-pub(super) fn less(key: &[u8], count: u64) -> Result<u64, KvError> {
-    count.checked_sub(1).ok_or_else(|| damaged(key, "there are more of these rows than were counted"))
 }

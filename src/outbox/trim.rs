@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::Entry;
 
+use super::changes::apply;
 use super::cursor::Cursor;
 use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
@@ -12,7 +13,7 @@ use super::records::DestinationRecord;
 use super::requests::Change;
 use super::rows;
 use super::space::Space;
-use super::state::{State, apply};
+use super::state::State;
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
 
@@ -108,7 +109,7 @@ impl State {
         if self.head.tail > before {
             self.idle_ones_follow();
             for id in self.destinations.keys() {
-                let (from, to) = (keys::discarded(*id, Seq(0)), keys::discarded(*id, self.head.tail));
+                let (from, to) = (keys::mark(*id, Seq(0)), keys::mark(*id, self.head.tail));
                 kv.scan(&from, &to, TRIM_KEYS)?.into_iter().for_each(|(key, _)| batch.delete(key));
             }
         }

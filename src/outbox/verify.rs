@@ -11,7 +11,7 @@ use super::inspect::Books;
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError, Weights};
 use super::records::{
-    AsideRecord, Checkpoint, ChunkRecord, DeadRecord, DiscardRecord, EventRecord, GapRecord, History, QuarantineRecord,
+    AsideRecord, Checkpoint, ChunkRecord, DeadRecord, EventRecord, GapRecord, History, MarkRecord, QuarantineRecord,
     ReplayRecord, Ring, Space,
 };
 use super::scan::{Found, everything};
@@ -159,7 +159,7 @@ impl Verifier<'_> {
             Some(b"c/") => frame::parse::<Checkpoint>(key, bytes).map(drop),
             Some(b"k/") => frame::parse::<ChatRecord>(key, bytes).map(drop),
             Some(b"r/") => frame::parse::<History>(key, bytes).map(drop),
-            Some(b"y/") => frame::parse::<DiscardRecord>(key, bytes).map(drop),
+            Some(b"y/") => frame::parse::<MarkRecord>(key, bytes).map(drop),
             Some(b"j/") => frame::parse::<ReplayRecord>(key, bytes).map(drop),
             // What the books were read from.
             Some(b"d/") => Ok(()),

@@ -245,6 +245,8 @@ pub enum DeliveryState {
     Delivered,
     /// Refused, or given up.
     Dead,
+    /// Too old when it would have been sent.
+    Expired,
     /// Taken out by an operator.
     Discarded,
 }
@@ -310,6 +312,8 @@ pub enum ListState {
     Delivered,
     /// Refused, or given up.
     Dead,
+    /// Too old when it would have been sent.
+    Expired,
     /// Taken out by an operator.
     Discarded,
     /// Could not be read.

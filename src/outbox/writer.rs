@@ -45,6 +45,7 @@ pub(super) enum Request {
         destination: DestinationId,
         filter: ReplayFilter,
         matched: u64,
+        expired: bool,
         reply: oneshot::Sender<Result<u64, OutboxError>>,
     },
     Fill(Filled, oneshot::Sender<Result<(), OutboxError>>),
@@ -177,8 +178,8 @@ impl Writer {
                         debts.push(Box::new(move |result| drop(reply.send(result))));
                     }
                 }
-                Request::Replay { destination, filter, matched, reply } => {
-                    let number = self.state.replay(&mut batch, destination, filter, matched, now);
+                Request::Replay { destination, filter, matched, expired, reply } => {
+                    let number = self.state.replay(&mut batch, destination, filter, matched, expired, now);
                     replays = Some(number);
                     debts.push(Box::new(move |result| drop(reply.send(result.map(|()| number)))));
                 }

@@ -345,12 +345,9 @@ fn a_key_that_is_not_known_is_a_problem_with_a_hint() {
 
 #[test]
 fn what_is_not_built_yet_is_not_accepted() {
-    for (section, key) in [
-        ("delivery", "max_age = '55s'"),
-        ("delivery", "batch_max = 1"),
-        ("destinations.d", "ca_file = 'x'"),
-        ("admin", "listen = 'off'"),
-    ] {
+    for (section, key) in
+        [("delivery", "batch_max = 1"), ("destinations.d", "ca_file = 'x'"), ("admin", "listen = 'off'")]
+    {
         let toml = match section {
             "destinations.d" => in_destination(key),
             _ => format!("[{section}]\n{key}\n{COMPLETE}"),

@@ -140,3 +140,48 @@ async fn what_waits_for_a_detached_destination_goes_at_once_and_a_configured_one
     sound(&rig).await;
     service.stop().await;
 }
+
+/// What is too old when it would be sent is expired, not sent; a replay sends it all the same, while it is in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_old_expires_instead_of_being_sent_and_can_be_replayed() {
+    let mut rig = Rig::new(&[("buttons", "max_age = \"1s\""), ("all", "")], FAST).await;
+    rig.handler("buttons").down();
+    let service = rig.start().await;
+    let ids: Vec<String> = (0..40).map(|n| rig.message(n % 4, "x", &["buttons", "all"])).collect();
+    rig.until("the other has everything", |stats| view(stats, "all").delivered == 40).await;
+    // What waits is pending, however old: nobody knows yet when it would be sent.
+    let stats = rig.until("it is down", |stats| view(stats, "buttons").last_error.is_some()).await;
+    assert!(view(&stats, "buttons").pending > 0);
+    rig.until("they grow old", |stats| view(stats, "buttons").expired > 0).await;
+    rig.handler("buttons").up().await.expect("up");
+    let fresh = rig.message(1, "fresh", &["buttons", "all"]);
+    let stats = rig.until_settled().await;
+    let buttons = view(&stats, "buttons");
+    assert_eq!((buttons.expired, buttons.delivered, buttons.dead), (40, 1, 0), "{buttons:?}");
+    books_hold(&stats);
+    assert_eq!(rig.handler("buttons").received().iter().filter(|one| one.status == 200).count(), 1);
+    let shown: Value = rig.json(&["outbox", "show", &ids[0]]).await;
+    let states: Vec<&str> = shown["deliveries"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| one["state"].as_str().expect("a word"))
+        .collect();
+    assert!(states.contains(&"expired") && states.contains(&"delivered"), "{shown}");
+    let rows: Vec<Row> = rig.json(&["outbox", "list", "--state", "expired"]).await;
+    assert_eq!(rows.len(), 40);
+    assert!(discard(&rig, &["--state", "expired", "--peer", "0"]).await.contains("10 row(s) are discarded"));
+    let output = rig.run(&["outbox", "replay", "--state", "expired", "--destination", "buttons", "--yes"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stats = rig.until("they are sent", |stats| view(stats, "buttons").delivered == 31).await;
+    let buttons = view(&stats, "buttons");
+    assert_eq!((buttons.expired, buttons.discarded, buttons.dead), (0, 10, 0), "{buttons:?}");
+    books_hold(&stats);
+    let replayed = rig.handler("buttons").received();
+    let replayed = replayed.iter().filter(|one| one.headers.contains_key("x-event-replay")).count();
+    assert_eq!(replayed, 30);
+    assert!(rig.handler("buttons").received().iter().any(|one| one.event_id == fresh));
+    sound(&rig).await;
+    service.stop().await;
+    sound(&rig).await;
+}

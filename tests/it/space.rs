@@ -112,6 +112,7 @@ impl Bench {
             timeout: Duration::from_secs(30),
             concurrency: 4,
             max_attempts: u32::MAX,
+            max_age: None,
             reject_on: vec![400],
             backoff,
         };
@@ -122,6 +123,7 @@ impl Bench {
             backoff,
             concurrency: 4,
             max_attempts: u32::MAX,
+            max_age: None,
             outbox: self.outbox.clone(),
             status: Status::new(NOW),
             clock: Clock::standing(NOW),
@@ -185,8 +187,8 @@ async fn a_replay_asked_for_twice_sends_a_letter_once() {
     handler.answer(|one| if one.event_id == id(1) { Answer::Status(200, "ok") } else { Answer::Status(500, "later") });
     let before = handler.received().len();
     let (first, second) = tokio::join!(
-        bench.outbox.replay(0, ReplayFilter::default(), 1),
-        bench.outbox.replay(0, ReplayFilter::default(), 1)
+        bench.outbox.replay(0, ReplayFilter::default(), 1, false),
+        bench.outbox.replay(0, ReplayFilter::default(), 1, false)
     );
     assert!(first.is_ok() && second.is_ok());
     bench.until("both replays", |stats| stats.replays.is_empty()).await;

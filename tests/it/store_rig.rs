@@ -166,7 +166,7 @@ pub(crate) async fn fill(dir: &Path, batches: u64) {
     });
     let changes = changes.collect();
     outbox.settle_durably(settlement(id, &cursor, changes)).await.expect("settled");
-    outbox.replay(0, ReplayFilter::default(), 3).await.expect("asked for");
+    outbox.replay(0, ReplayFilter::default(), 3, false).await.expect("asked for");
     outbox.close().await;
 }
 

@@ -1,9 +1,9 @@
-//! An event that an operator takes out of its chat: the rest goes on without it. Deliberately absent: who may, and what is kept
-//! of it.
+//! Events that leave their chat unsent, taken out by an operator or too old: the rest goes on without them. Deliberately
+//! absent: who may, how old is too old, what is kept of them.
 
 use std::time::Instant;
 
-use super::{Lanes, Phase, State};
+use super::{LaneKey, Lanes, Phase, State};
 use crate::domain::ids::{Lane, Seq};
 
 /// What came of taking an event out.
@@ -23,6 +23,17 @@ pub enum Withdrawn {
 }
 
 impl Lanes {
+    /// The event that [`Lanes::next`] has given is not sent: it is done with, and says nothing about the destination.
+    pub fn passed_over(&mut self, key: LaneKey, now: Instant) {
+        self.landed(key);
+        self.leave(key, now);
+        if let Some(outage) = &mut self.outage
+            && outage.probing == Some(key)
+        {
+            outage.probing = None;
+        }
+    }
+
     /// Takes an event out that waits here, for good, unless it is in flight. Answers it, and whether it was aside.
     pub fn withdraw(&mut self, seq: Seq, now: Instant) -> Withdrawn {
         let holds = |state: &State| state.queue.iter().position(|event| event.seq == seq);
@@ -60,7 +71,6 @@ mod tests {
     use super::*;
     use crate::domain::event::{Event, Queued, Source};
     use crate::domain::ids::{EventId, GroupId, LaneOf};
-    use crate::domain::lanes::LaneKey;
     use crate::domain::time::Moment;
 
     #[test]

@@ -1,0 +1,136 @@
+//! What each change of a settlement does to the rows and counters of its destination. Part of the writer's state. Deliberately
+//! absent: the cursor and the rest of a settlement (`state`).
+
+use super::frame::{self, damaged};
+use super::keys::{self, DestinationId};
+use super::kv::{Batch, Kv, KvError};
+use super::log;
+use super::records::{AsideRecord, DeadRecord, DestinationRecord, History, Mark, MarkRecord};
+use super::requests::{Change, Place};
+use crate::domain::ids::Seq;
+
+/// Does one change.
+pub(super) fn apply(
+    kv: &dyn Kv,
+    batch: &mut Batch,
+    id: DestinationId,
+    record: &mut DestinationRecord,
+    change: Change,
+) -> Result<(), KvError> {
+    match change {
+        Change::Delivered { seq, from, tried } => {
+            record.delivered += 1;
+            leave(kv, batch, id, record, seq, from)?;
+            if tried {
+                batch.delete(keys::history(id, seq));
+            }
+        }
+        Change::Died { event, from, at, reason, history } => {
+            record.dead += 1;
+            leave(kv, batch, id, record, event.seq, from)?;
+            batch.delete(keys::history(id, event.seq));
+            let dead =
+                DeadRecord { seq: event.seq, at, reason, history, replay: 0, event: log::record_of(&event, vec![id]) };
+            frame::add(batch, keys::dead(id, event.seq), &dead);
+        }
+        Change::Tried { seq, history } => frame::put(batch, keys::history(id, seq), &history),
+        Change::MovedAside { event } => {
+            record.aside += 1;
+            let aside = AsideRecord { seq: event.seq, event: log::record_of(&event, vec![id]) };
+            frame::add(batch, keys::aside(id, event.event.lane(), event.seq), &aside);
+        }
+        Change::Discarded { seq, from, at } => {
+            record.discarded += 1;
+            leave(kv, batch, id, record, seq, from)?;
+            batch.delete(keys::history(id, seq));
+            frame::put(
+                batch,
+                keys::mark(id, seq),
+                &MarkRecord { at, what: Mark::Discarded { was: "pending".to_owned() } },
+            );
+        }
+        Change::Expired { event, from, at } => {
+            leave(kv, batch, id, record, event.seq, from)?;
+            batch.delete(keys::history(id, event.seq));
+            if from == Place::Log || log::one(kv, event.seq)?.is_some() {
+                record.expired += 1;
+                frame::put(batch, keys::mark(id, event.seq), &MarkRecord { at, what: Mark::Expired });
+            } else {
+                // Nothing else keeps it any more.
+                record.dead += 1;
+                let (seq, reason) = (event.seq, "it was older than max_age when it would have been sent".to_owned());
+                let event = log::record_of(&event, vec![id]);
+                let dead = DeadRecord { seq, at, reason, history: History::default(), replay: 0, event };
+                frame::add(batch, keys::dead(id, seq), &dead);
+            }
+        }
+        Change::ReplayDelivered { seq } => {
+            let key = keys::dead(id, seq);
+            if let Some(value) = batch.row(kv, &key)? {
+                frame::delete(batch, &key, &value);
+                record.dead = less(&key, record.dead)?;
+                record.delivered += 1;
+            } else if unmark_expired(kv, batch, id, record, seq)? {
+                record.delivered += 1;
+            }
+        }
+        Change::ReplayRefused { seq, replay, at, reason, history } => {
+            let key = keys::dead(id, seq);
+            if let Some(value) = batch.row(kv, &key)? {
+                let bytes = frame::whole(kv, &key, &value)?;
+                let dead: DeadRecord<'_> = frame::parse(&key, &bytes)?;
+                frame::delete(batch, &key, &value);
+                frame::add(batch, key, &DeadRecord { at, reason, history, replay, ..dead });
+            } else if let Some(logged) = log::one(kv, seq)?
+                && unmark_expired(kv, batch, id, record, seq)?
+            {
+                record.dead += 1;
+                let event = log::record_of(&logged.queued, vec![id]);
+                frame::add(batch, key, &DeadRecord { seq, at, reason, history, replay, event });
+            }
+        }
+        Change::ReplayDone { replay } => batch.delete(keys::replay(replay)),
+    }
+    Ok(())
+}
+
+/// Takes an event from those that have expired; answers whether it was one.
+pub(super) fn unmark_expired(
+    kv: &dyn Kv,
+    batch: &mut Batch,
+    id: DestinationId,
+    record: &mut DestinationRecord,
+    seq: Seq,
+) -> Result<bool, KvError> {
+    let key = keys::mark(id, seq);
+    let Some(value) = batch.row(kv, &key)? else { return Ok(false) };
+    let bytes = frame::whole(kv, &key, &value)?;
+    if frame::parse::<MarkRecord>(&key, &bytes)?.what != Mark::Expired {
+        return Ok(false);
+    }
+    frame::delete(batch, &key, &value);
+    record.expired = less(&key, record.expired)?;
+    Ok(true)
+}
+
+/// Deletes the row of an event that was moved aside; one in the log is left by the cursor alone.
+fn leave(
+    kv: &dyn Kv,
+    batch: &mut Batch,
+    id: DestinationId,
+    record: &mut DestinationRecord,
+    seq: Seq,
+    from: Place,
+) -> Result<(), KvError> {
+    let Place::Aside(lane) = from else { return Ok(()) };
+    let key = keys::aside(id, lane, seq);
+    let value = batch.row(kv, &key)?.ok_or_else(|| damaged(&key, "an event that was moved aside is gone"))?;
+    frame::delete(batch, &key, &value);
+    record.aside = less(&key, record.aside)?;
+    Ok(())
+}
+
+/// A count of rows after one of them went.
+pub(super) fn less(key: &[u8], count: u64) -> Result<u64, KvError> {
+    count.checked_sub(1).ok_or_else(|| damaged(key, "there are more of these rows than were counted"))
+}
