@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::domain::convert::{self, Name, NameBook, Stamp, Update};
+use crate::domain::convert::{self, Facts, Name, NameBook, Stamp, Update};
 use crate::domain::event::Event;
 use crate::domain::route::Rule;
 use crate::domain::time::Moment;
@@ -46,8 +46,11 @@ impl Converter {
     /// The event of an update, and who takes it.
     #[must_use]
     pub fn event(&self, update: Update<'_>, book: &NameBook, at: Moment) -> (Event, Vec<DestinationId>) {
-        let event = update.into_event(book, &Stamp::new(at, self.events.utc_offset), &self.events);
-        let takers = self.rules.iter().filter(|(_, rule)| rule.takes(&event)).map(|(id, _)| *id).collect();
-        (event, takers)
+        let takers = self.takers(&update.facts(&self.events));
+        (update.into_event(book, &Stamp::new(at, self.events.utc_offset), &self.events), takers)
+    }
+
+    fn takers(&self, facts: &Facts<'_>) -> Vec<DestinationId> {
+        self.rules.iter().filter(|(_, rule)| rule.takes(facts)).map(|(id, _)| *id).collect()
     }
 }

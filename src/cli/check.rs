@@ -5,7 +5,7 @@ use super::render::{table, text};
 use crate::app::ingest::explain;
 use crate::app::settings::Settings;
 use crate::config::Loaded;
-use crate::domain::route::{Condition, Rule};
+use crate::domain::route::{Conditions, Rule, Table};
 use crate::vk::community::advice;
 use crate::vk::wire::ErrorClass;
 use crate::vk::{CallError, Client};
@@ -45,18 +45,34 @@ fn takes(rule: &Rule) -> String {
     if rule.0.is_empty() {
         return "every event".to_owned();
     }
-    rule.0.iter().map(condition).collect::<Vec<_>>().join("; or ")
+    rule.0.iter().map(table_words).collect::<Vec<_>>().join("; or ")
 }
 
-fn condition(table: &Condition) -> String {
+fn table_words(table: &Table) -> String {
+    let mut all = conditions(&table.all);
+    all.extend(table.not.as_ref().map(|not| format!("not ({})", conditions(not).join(" and "))));
+    if all.is_empty() { "every event".to_owned() } else { all.join(" and ") }
+}
+
+fn conditions(all: &Conditions) -> Vec<String> {
     let numbers = |name: &str, list: &Option<Vec<i64>>| {
         list.as_ref()
             .map(|list| format!("{name} {}", list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
     };
-    let types = table.event_type.as_ref().map(|types| types.join(", "));
-    let all: Vec<String> =
-        [types, numbers("chat", &table.chat_id), numbers("peer", &table.peer_id)].into_iter().flatten().collect();
-    if all.is_empty() { "every event".to_owned() } else { all.join(" and ") }
+    let quoted = |list: &Vec<String>| list.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
+    let payload = all.payload.as_ref().map(|wanted| serde_json::Value::Object(wanted.clone()));
+    let words = [
+        all.event_type.as_ref().map(|types| types.join(", ")),
+        numbers("chat", &all.chat_id),
+        numbers("peer", &all.peer_id),
+        numbers("user", &all.user_id),
+        all.chat.map(|wanted| if wanted { "from a chat" } else { "not from a chat" }.to_owned()),
+        all.text_prefix.as_ref().map(|prefixes| format!("text that begins with {}", quoted(prefixes))),
+        all.text_regex.as_ref().map(|pattern| format!("text that matches {:?}", pattern.as_str())),
+        all.attachment.as_ref().map(|kinds| format!("attachment {}", kinds.join(", "))),
+        payload.map(|wanted| format!("payload with {wanted}")),
+    ];
+    words.into_iter().flatten().collect()
 }
 
 async fn ask_vk(settings: &Settings) -> Result<Exit, Failure> {
@@ -90,6 +106,7 @@ fn refused(error: &CallError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::route::Pattern;
 
     #[test]
     fn a_url_is_shown_without_what_may_be_secret() {
@@ -99,13 +116,30 @@ mod tests {
 
     #[test]
     fn what_a_destination_takes_is_told_in_words() {
-        let types = Condition {
+        let types = Conditions {
             event_type: Some(vec!["message_new".into()]),
             chat_id: Some(vec![2, 3]),
-            ..Condition::default()
+            ..Conditions::default()
         };
-        let peer = Condition { peer_id: Some(vec![7]), ..Condition::default() };
-        assert_eq!(takes(&Rule(vec![types, peer])), "message_new and chat 2, 3; or peer 7");
+        let peer = Conditions { peer_id: Some(vec![7]), ..Conditions::default() };
+        let payload = serde_json::json!({ "command": "start" });
+        let rest = Conditions {
+            user_id: Some(vec![5]),
+            chat: Some(false),
+            text_prefix: Some(vec!["+".into(), "-".into()]),
+            text_regex: Some(Pattern::parse("ban|kick").expect("a pattern")),
+            attachment: Some(vec!["photo".into()]),
+            payload: payload.as_object().cloned(),
+            ..Conditions::default()
+        };
+        let only = |all| Table { all, not: None };
+        assert_eq!(takes(&Rule(vec![only(types.clone()), only(peer)])), "message_new and chat 2, 3; or peer 7");
+        assert_eq!(
+            takes(&Rule(vec![only(rest)])),
+            r#"user 5 and not from a chat and text that begins with "+", "-" and text that matches "ban|kick" and attachment photo and payload with {"command":"start"}"#
+        );
+        let excluded = Table { all: Conditions::default(), not: Some(types) };
+        assert_eq!(takes(&Rule(vec![excluded])), "not (message_new and chat 2, 3)");
         assert_eq!(takes(&Rule::default()), "every event");
     }
 }

@@ -15,7 +15,8 @@ use super::values;
 use crate::app;
 use crate::app::settings::WorkstreamSettings;
 use crate::domain::convert;
-use crate::domain::ids::GroupId;
+use crate::domain::ids::{DestinationName, GroupId};
+use crate::domain::route::Rule;
 use crate::outbox;
 use crate::outbox::space::Limits;
 use crate::secret::Secret;
@@ -60,6 +61,7 @@ pub struct Loaded {
     /// How events are written.
     pub events: convert::Settings,
     service: Result<app::Settings, Problems>,
+    rules: Result<Vec<(DestinationName, Rule)>, Problems>,
 }
 
 impl Loaded {
@@ -69,6 +71,14 @@ impl Loaded {
     /// What is missing or cannot be read.
     pub fn service(self) -> Result<app::Settings, Problems> {
         self.service
+    }
+
+    /// Who takes what: it needs a destination, and neither a token nor a community.
+    ///
+    /// # Errors
+    /// When there is no destination.
+    pub fn rules(self) -> Result<Vec<(DestinationName, Rule)>, Problems> {
+        self.rules
     }
 }
 
@@ -107,14 +117,19 @@ pub(super) fn read(merged: Merged) -> (Context, Result<Loaded, Problems>) {
         problems.sort();
         return (context, Err(Problems(problems)));
     }
-    if destinations.is_empty() {
-        missing.push(absent("destinations", "at least one table, like [destinations.messages] with a url"));
-    }
-    if let Some(file) = missing_file.filter(|_| !missing.is_empty()) {
+    let no_file = missing_file.map(|file| {
         let expected =
             format!("{DEFAULT_FILE} in the working directory, or --config FILE, or all of it in the environment");
-        let words = format!("found no such file, expected {expected}");
-        missing.insert(0, Problem { path: file.display().to_string(), words });
+        Problem { path: file.display().to_string(), words: format!("found no such file, expected {expected}") }
+    });
+    let mut rules = Ok(destinations.iter().map(|(to, rule)| (to.name.clone(), rule.clone())).collect());
+    if destinations.is_empty() {
+        let none = absent("destinations", "at least one table, like [destinations.messages] with a url");
+        missing.push(none.clone());
+        rules = Err(Problems(no_file.iter().cloned().chain([none]).collect()));
+    }
+    if let Some(no_file) = no_file.filter(|_| !missing.is_empty()) {
+        missing.insert(0, no_file);
     }
     missing.append(&mut context.unread.take());
     let service = match vk {
@@ -124,7 +139,7 @@ pub(super) fn read(merged: Merged) -> (Context, Result<Loaded, Problems>) {
         }
         _ => Err(Problems(missing)),
     };
-    (context, Ok(Loaded { log, outbox, events, service }))
+    (context, Ok(Loaded { log, outbox, events, service, rules }))
 }
 
 fn absent(path: &str, expected: &str) -> Problem {

@@ -1,5 +1,5 @@
-//! `[delivery]` and `[destinations.*]`: where each destination is, what it takes, what it inherits and what it overrides.
-//! Deliberately absent: the other sections (`check`).
+//! `[delivery]` and `[destinations.*]`: where each destination is, what it inherits and what it overrides.
+//! Deliberately absent: what it takes (`when`), the other sections (`check`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::check::{DAY, HOUR, MILLISECOND, SECOND};
 use super::reader::Reader;
 use super::values;
+use super::when::rule;
 use crate::delivery::{self, BackoffSettings};
 use crate::domain::ids::DestinationName;
-use crate::domain::route::{Condition, Rule};
+use crate::domain::route::Rule;
 use crate::secret::Secret;
 
 /// Statuses that can never be refusals: they speak of the moment, not of the event.
@@ -158,30 +159,4 @@ fn headers(destination: &Reader<'_>) -> Vec<(String, Secret)> {
         }
     }
     found
-}
-
-fn rule(destination: &Reader<'_>) -> Rule {
-    let Some(tables) = destination.tables("when") else { return Rule::default() };
-    if tables.is_empty() {
-        destination
-            .problem("when", "found an empty list, expected at least one table, or no `when` to take every event");
-    }
-    Rule(tables.iter().map(condition).collect())
-}
-
-fn condition(table: &Reader<'_>) -> Condition {
-    let numbers = |key| table.integers(key, "a list of whole numbers", |_| true);
-    let condition =
-        Condition { event_type: table.texts("event_type"), chat_id: numbers("chat_id"), peer_id: numbers("peer_id") };
-    for (key, empty) in [
-        ("event_type", condition.event_type.as_ref().is_some_and(Vec::is_empty)),
-        ("chat_id", condition.chat_id.as_ref().is_some_and(Vec::is_empty)),
-        ("peer_id", condition.peer_id.as_ref().is_some_and(Vec::is_empty)),
-    ] {
-        if empty {
-            table.problem(key, "found an empty list, which matches nothing, expected at least one value");
-        }
-    }
-    table.finish();
-    condition
 }

@@ -100,17 +100,32 @@ impl<'a> Reader<'a> {
         parsed
     }
 
-    /// A sub-table; empty when it is not there. What stands in its place is not shown: it may be a secret.
+    /// A sub-table; empty when it is not there.
     pub(super) fn table(&self, key: &str) -> Reader<'a> {
-        let table = match self.value(key) {
-            None => Table::new(),
-            Some(Value::Table(table)) => table.clone(),
-            Some(other) => {
+        self.table_if_set(key).unwrap_or_else(|| Reader::new(self.context, &self.at(key), Table::new()))
+    }
+
+    /// A sub-table that makes a difference by being there. What stands in its place is not shown: it may be a secret.
+    pub(super) fn table_if_set(&self, key: &str) -> Option<Reader<'a>> {
+        match self.value(key)? {
+            Value::Table(table) => Some(Reader::new(self.context, &self.at(key), table.clone())),
+            other => {
                 self.problem(key, format!("found a value of type {}, expected a table", other.type_str()));
-                Table::new()
+                None
             }
-        };
-        Reader::new(self.context, &self.at(key), table)
+        }
+    }
+
+    /// All that is in it, for a table whose keys are the user's own.
+    pub(super) fn contents(&self) -> &Table {
+        &self.table
+    }
+
+    /// A key that must not be here, although others of its kind may have it.
+    pub(super) fn refused(&self, key: &str, words: &str) {
+        if self.value(key).is_some() {
+            self.problem(key, words);
+        }
     }
 
     /// A list of tables; from the environment, TOML.

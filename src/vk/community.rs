@@ -36,7 +36,8 @@ pub fn advice(told: &LongPollSettings, destinations: &[(&str, &Rule)]) -> Vec<St
 
 /// The types that a rule names.
 fn wanted(rule: &Rule) -> Vec<String> {
-    let mut types: Vec<String> = rule.0.iter().flat_map(|table| table.event_type.clone().unwrap_or_default()).collect();
+    let mut types: Vec<String> =
+        rule.0.iter().flat_map(|table| table.all.event_type.clone().unwrap_or_default()).collect();
     types.sort();
     types.dedup();
     types
@@ -61,7 +62,7 @@ fn older(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::route::Condition;
+    use crate::domain::route::{Conditions, Table};
     use crate::vk::wire::settings_reply;
 
     fn told(enabled: bool, version: &str, on: &[&str]) -> LongPollSettings {
@@ -75,7 +76,7 @@ mod tests {
 
     fn rule(types: &[&str]) -> Rule {
         let types = types.iter().map(|name| (*name).to_owned()).collect();
-        Rule(vec![Condition { event_type: Some(types), ..Condition::default() }])
+        Rule(vec![Table { all: Conditions { event_type: Some(types), ..Conditions::default() }, not: None }])
     }
 
     #[test]

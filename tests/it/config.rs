@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use event_router::app;
 use event_router::config::{Format, Loaded, Problems, Source, load};
-use event_router::domain::route::Condition;
+use event_router::domain::route::{Conditions, Pattern, Table};
 use event_router::sim::vk_server::{Settings, VkServer};
 use tempfile::TempDir;
 
@@ -73,7 +73,10 @@ fn the_example_is_the_network_of_the_contract() {
     let env = [("TOKEN", "vk1.a.word"), ("GROUPID", "218730916")];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let settings = load(&Source { file: Some(file), env }).and_then(Loaded::service).expect("a sound example");
-    let of = |event_type: &str| Condition { event_type: Some(vec![event_type.to_owned()]), ..Condition::default() };
+    let of = |event_type: &str| Table {
+        all: Conditions { event_type: Some(vec![event_type.to_owned()]), ..Conditions::default() },
+        not: None,
+    };
     let found: Vec<_> = settings
         .destinations
         .iter()
@@ -90,6 +93,21 @@ fn the_example_is_the_network_of_the_contract() {
     let workstream = settings.workstream_log.expect("a workstream log");
     assert_eq!((workstream.url.expose(), workstream.level), ("http://172.19.0.5:7560/", tracing::Level::INFO));
     assert_eq!((settings.vk.token.expose(), settings.vk.group_id.get()), ("vk1.a.word", 218_730_916));
+}
+
+#[test]
+fn the_examples_of_who_takes_what_are_sound_in_every_document() {
+    for document in ["README.md", "docs/README.ru.md", "docs/CONFIG.md"] {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(document);
+        let text = fs::read_to_string(file).expect("read");
+        let example: Vec<&str> = text
+            .lines()
+            .skip_while(|line| !line.contains("[destinations.moderation]"))
+            .take_while(|line| line.starts_with("    "))
+            .collect();
+        let rules = loaded(&example.join("\n"), &[]).rules().expect("a destination");
+        assert!(rules[0].1.0.len() >= 2, "{document}");
+    }
 }
 
 #[test]
@@ -114,7 +132,7 @@ fn the_environment_alone_is_enough() {
     assert_eq!(to.name.as_str(), "commands");
     assert_eq!((to.concurrency, to.backoff.multiplier, to.reject_on.as_slice()), (3, 1.5, [400, 422].as_slice()));
     assert_eq!((to.headers[0].0.as_str(), to.headers[0].1.expose()), ("authorization", "Bearer word"));
-    assert_eq!(rule.0[0].chat_id, Some(vec![1, 2]));
+    assert_eq!(rule.0[0].all.chat_id, Some(vec![1, 2]));
     assert!(settings.events.object);
     assert_eq!(settings.vk.wait, Duration::from_secs(5));
     assert_eq!(settings.service_name, "toaster.event-routing-service");
@@ -329,11 +347,100 @@ fn a_wrong_destination_is_told_with_its_path() {
 }
 
 #[test]
+fn a_table_of_when_has_every_condition_of_the_contract() {
+    let toml = in_destination(
+        "[[destinations.d.when]]\nevent_type = ['message_new']\nchat_id = [2]\npeer_id = [2000000002]\nuser_id = [5, -7]\n\
+         chat = true\ntext_prefix = ['+']\ntext_regex = '(?i)бан'\nattachment = ['photo', 'geo']\n\
+         payload = { command = 'start', n = 1, part = 0.5, on = true, list = [1], deep = { a = 'b' } }\n\
+         not = { user_id = [5], chat = false }",
+    );
+    let settings = service(&toml, &[]);
+    let payload = serde_json::json!({
+        "command": "start", "n": 1, "part": 0.5, "on": true, "list": [1], "deep": { "a": "b" }
+    });
+    let text = |text: &str| text.to_owned();
+    let expected = Table {
+        all: Conditions {
+            event_type: Some(vec![text("message_new")]),
+            chat_id: Some(vec![2]),
+            peer_id: Some(vec![2_000_000_002]),
+            user_id: Some(vec![5, -7]),
+            chat: Some(true),
+            text_prefix: Some(vec![text("+")]),
+            text_regex: Some(Pattern::parse("(?i)бан").expect("a pattern")),
+            attachment: Some(vec![text("photo"), text("geo")]),
+            payload: payload.as_object().cloned(),
+        },
+        not: Some(Conditions { user_id: Some(vec![5]), chat: Some(false), ..Conditions::default() }),
+    };
+    assert_eq!(settings.destinations[0].1.0, [expected]);
+}
+
+#[test]
+fn a_condition_that_cannot_be_meant_is_a_problem() {
+    let when = |table: &str, expected: &str| {
+        check(&in_destination(&format!("when = [{{ {table} }}]")), &format!("destinations.d.when[0].{expected}"));
+    };
+    for key in ["event_type", "chat_id", "peer_id", "user_id", "text_prefix", "attachment"] {
+        let words = "found an empty list, which matches nothing, expected at least one value";
+        when(&format!("{key} = []"), &format!("{key}: {words}"));
+        when(&format!("not = {{ {key} = [] }}"), &format!("not.{key}: {words}"));
+    }
+    when("user_id = ['5']", "user_id: found [\"5\"], expected a list of whole numbers");
+    when("chat = 'true'", "chat: found \"true\", expected true or false");
+    when("text_prefix = ['']", "text_prefix: found [\"\"], expected a list of texts that are not empty");
+    when("text_prefix = '/'", "text_prefix: found \"/\", expected a list of texts that are not empty");
+    when("attachment = ['Photo']", "attachment: found \"Photo\", expected lower case, \"photo\"");
+    when(
+        "text_regex = 'да['",
+        "text_regex: found \"да[\", expected a regular expression: unclosed character class at character 3",
+    );
+    when(
+        "text_regex = '(?=x)'",
+        "text_regex: found \"(?=x)\", expected a regular expression: look-around, including look-ahead and look-behind, is \
+         not supported at character 1",
+    );
+    when(
+        "text_regex = '(\\w{1000}){1000}'",
+        "text_regex: found \"(\\\\w{1000}){1000}\", expected a regular expression: more than 1048576 bytes once it is compiled",
+    );
+    when("text_regex = ''", "text_regex: found an empty text, which every message has, expected a regular expression");
+    when("text_regex = ['x']", "text_regex: found [\"x\"], expected a regular expression as a text");
+    when("payload = 'x'", "payload: found a value of type string, expected a table");
+    when("payload = {}", "payload: found an empty table, which says nothing, expected at least one key with its value");
+    let json = "expected what JSON has: a text, a number, true or false, a list, a table";
+    when("payload = { a = { b = 2024-02-28 } }", &format!("payload.a.b: found a date, {json}"));
+    when("payload = { a = [1, inf] }", &format!("payload.a[1]: found inf, {json}"));
+    when("not = {}", "not: found no condition, which would exclude everything, expected at least one");
+    when("not = [{ chat = true }]", "not: found a value of type array, expected a table");
+    when("not = { not = { chat = true } }", "not.not: found `not` inside `not`, expected the conditions themselves");
+}
+
+#[test]
+fn the_rules_need_a_destination_and_neither_token_nor_community() {
+    let rules =
+        loaded("[destinations.d]\nurl = 'http://h/'\nheaders = { a_file = '/nowhere' }\nwhen = [{ chat = true }]", &[])
+            .rules()
+            .expect("a destination");
+    assert_eq!((rules[0].0.as_str(), rules[0].1.0[0].all.chat), ("d", Some(true)));
+    let destinations =
+        "destinations: found nothing, expected at least one table, like [destinations.messages] with a url";
+    assert_eq!(lines(&loaded("", &[]).rules().expect_err("no destination")), destinations);
+    let none = load(&Source::default()).expect("defaults alone").rules().expect_err("no destination");
+    assert_eq!(lines(&none).lines().count(), 2);
+    assert!(lines(&none).starts_with("event-router.toml: found no such file") && lines(&none).ends_with(destinations));
+}
+
+#[test]
 fn a_key_that_is_not_known_is_a_problem_with_a_hint() {
     let unknown = "found a key that this version does not know";
     check(&in_vk("wiat = '5s'"), &format!("vk.wiat: {unknown}; did you mean wait?"));
     check("[delivry]", &format!("delivry: {unknown}; did you mean delivery?"));
-    check(&in_destination("when = [{ user_id = [1] }]"), &format!("destinations.d.when[0].user_id: {unknown}"));
+    check(&in_destination("when = [{ group_id = [1] }]"), &format!("destinations.d.when[0].group_id: {unknown}"));
+    check(
+        &in_destination("when = [{ not = { user_ids = [1] } }]"),
+        &format!("destinations.d.when[0].not.user_ids: {unknown}; did you mean user_id?"),
+    );
     check(&in_destination("secret = 'whsec_word'"), &format!("destinations.d.secret: {unknown}"));
     check("'log.level' = 'info'", &format!("log.level: {unknown}"));
     check_env(

@@ -11,7 +11,7 @@ use event_router::domain::ids::{GroupId, Ts};
 use event_router::domain::time::Moment;
 use serde_json::{Value, json};
 
-fn settings(object: bool) -> Settings {
+pub(crate) fn settings(object: bool) -> Settings {
     let utc_offset = FixedOffset::east_opt(3 * 3600).expect("an offset");
     Settings { command_prefixes: vec!["/".into(), "!".into()], utc_offset, object }
 }

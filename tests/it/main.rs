@@ -24,6 +24,7 @@ mod polling_faults;
 mod power_cut;
 mod quarantine;
 mod rig;
+mod route;
 mod secrets;
 mod shutdown;
 mod simulated_vk;

@@ -1,4 +1,5 @@
-//! A message of any version of VK's API, read in one pass into what an event says of it. Three versions differ:
+//! A message of any version of VK's API, read in one pass into what an event says of it, and the payload of a text button,
+//! which only routing looks at. Three versions differ:
 //!
 //! - since 5.103 `message_new` wraps it: `{"message": …, "client_info": …}`; edits and replies stay bare;
 //! - below 5.103 the object is the message;
@@ -38,6 +39,8 @@ pub(super) struct Message<'a> {
     pub(super) forward: Vec<Message<'a>>,
     /// The kinds of its attachments in VK's order and lower case, then `geo`.
     pub(super) kinds: Vec<Cow<'a, str>>,
+    /// The payload of the text button that wrote it, as VK wrote it; nobody parses it here.
+    pub(super) payload: Option<&'a RawValue>,
 }
 
 impl Message<'_> {
@@ -93,6 +96,7 @@ struct Found<'a> {
     chat_id: Option<Int>,
     out: Loose<'a>,
     body: Option<Text<'a>>,
+    payload: Option<&'a RawValue>,
 }
 
 impl<'a> Found<'a> {
@@ -113,6 +117,7 @@ impl<'a> Found<'a> {
             reply: self.reply,
             forward: self.forward.unwrap_or_default(),
             kinds,
+            payload: self.payload,
         }
     }
 }
@@ -135,6 +140,7 @@ enum Key {
     ChatId,
     Out,
     Body,
+    Payload,
     #[serde(other)]
     Other,
 }
@@ -173,6 +179,7 @@ impl<'de> Visitor<'de> for Fields {
                 Key::ChatId => found.chat_id = map.next_value()?,
                 Key::Out => found.out = map.next_value()?,
                 Key::Body => found.body = map.next_value()?,
+                Key::Payload => found.payload = map.next_value()?,
                 Key::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }

@@ -8,10 +8,12 @@
 //! - `message`: what an event says of a message, whichever version of VK's API wrote it.
 //! - `shapes`: what the other objects look like, and how kind we are to their values.
 //! - `write`: a typed update to the event and its body.
+//! - `facts`: what routing looks at of a typed update.
 //!
 //! Deliberately absent: a closed list of types, attachments or fields; VK invents new ones, and they pass.
 
 mod envelope;
+mod facts;
 mod fetched;
 mod mend;
 mod message;
@@ -21,6 +23,7 @@ mod write;
 
 use chrono::FixedOffset;
 
+pub use facts::{Facts, Payload};
 pub use fetched::{Item, Nameless, item};
 pub use mend::mend;
 pub use read::{Quarantined, Update, Wanted, read_again, read_answer};

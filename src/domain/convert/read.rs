@@ -79,6 +79,12 @@ impl<'a> Update<'a> {
         }
     }
 
+    /// The id that its event has.
+    #[must_use]
+    pub fn event_id(&self) -> &EventId {
+        &self.event_id
+    }
+
     /// The conversation and the number in it of a message that is new, as far as VK tells them.
     #[must_use]
     pub fn new_message(&self) -> Option<(i64, i64)> {

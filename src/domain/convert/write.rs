@@ -91,14 +91,7 @@ impl Update<'_> {
     /// The event that it becomes.
     #[must_use]
     pub fn into_event(self, names: &NameBook, stamp: &Stamp, settings: &Settings) -> Event {
-        let event_type = match &self.body {
-            Body::Message(message) if self.kind == "message_new" && is_command(&message.text, settings) => {
-                "command_call"
-            }
-            Body::Button(_) => "button_pressed",
-            Body::Reaction(_) => "reaction_changed",
-            Body::Message(_) | Body::Other(_) => &self.kind,
-        };
+        let event_type = self.event_type(settings);
         let object = if settings.object { self.object() } else { None };
         let mut out = Writer(Vec::with_capacity(room(&self.body, object)));
         self.write_head(&mut out, event_type, names, stamp);
@@ -112,6 +105,18 @@ impl Update<'_> {
             peer_id: self.peer_id,
             received_at: stamp.at,
             body: Bytes::from(body),
+        }
+    }
+
+    /// The contract's name of its type.
+    pub(super) fn event_type(&self, settings: &Settings) -> &str {
+        match &self.body {
+            Body::Message(message) if self.kind == "message_new" && is_command(&message.text, settings) => {
+                "command_call"
+            }
+            Body::Button(_) => "button_pressed",
+            Body::Reaction(_) => "reaction_changed",
+            Body::Message(_) | Body::Other(_) => &self.kind,
         }
     }
 
@@ -175,7 +180,7 @@ fn room(body: &Body<'_>, object: Option<&RawValue>) -> usize {
 }
 
 /// A string that holds valid JSON is its value; anything else stays what it is.
-fn payload(raw: &RawValue) -> Cow<'_, str> {
+pub(super) fn payload(raw: &RawValue) -> Cow<'_, str> {
     let as_it_came = Cow::Borrowed(raw.get());
     if !raw.get().starts_with('"') {
         return as_it_came;
