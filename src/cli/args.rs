@@ -42,6 +42,9 @@ pub(super) enum Command {
     },
     /// Convert raw VK updates (one, an array, a Long Poll answer, or one JSON a line) to events, offline
     Convert(ConvertArgs),
+    /// Say which destinations take the events of raw VK updates, by which table of `when`, and which condition failed; offline
+    #[command(after_help = "Examples:\n  event-router route update.json\n  event-router route --json < updates.ndjson")]
+    Route(RouteArgs),
     /// Exit with 0 if the running service is alive
     Health {
         /// Ask whether it is ready: VK answers, the outbox takes
@@ -77,6 +80,17 @@ pub(super) struct ConvertArgs {
     /// The moment of conversion, in Unix seconds [default: now]
     #[arg(long, value_name = "UNIX")]
     pub(super) at: Option<i64>,
+}
+
+/// Words of `route`.
+#[derive(Debug, Args)]
+pub(super) struct RouteArgs {
+    /// A file, or - for standard input
+    #[arg(default_value = "-")]
+    pub(super) file: PathBuf,
+    /// Print JSON, one object a line for each event
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Verbs of `outbox`.

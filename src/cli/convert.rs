@@ -1,20 +1,13 @@
 //! `convert`: raw updates to events, offline and without names. Each update that cannot be read is a line on stderr.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::io::{self, BufWriter, Write};
 
 use super::args::ConvertArgs;
 use super::exit::{Exit, Failure};
+use super::updates;
 use crate::clock::Clock;
-use crate::domain::convert::{NameBook, Settings, Stamp, mend, read_answer};
-use crate::domain::ids::{GroupId, Ts};
+use crate::domain::convert::{NameBook, Settings, Stamp, mend};
 use crate::domain::time::Moment;
-
-/// The largest input that is read.
-const INPUT_BYTES: u64 = 1 << 30;
 
 /// How many came out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,28 +20,14 @@ pub(super) struct Summary {
 
 pub(super) fn run(args: &ConvertArgs, settings: &Settings) -> Result<Exit, Failure> {
     let at = args.at.map_or_else(|| Clock::system().now(), |unix| Moment(unix.saturating_mul(1000)));
-    let mut bytes = Vec::new();
-    let input: Box<dyn Read> = if args.file.as_os_str() == "-" {
-        Box::new(io::stdin().lock())
-    } else {
-        let told = |error: io::Error| Failure::new(format!("{} cannot be read: {error}", args.file.display()));
-        Box::new(File::open(&args.file).map_err(told)?)
-    };
-    input
-        .take(INPUT_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::new(format!("{} cannot be read: {error}", args.file.display())))?;
-    if bytes.len() as u64 > INPUT_BYTES {
-        let told = format!("{} has more than {INPUT_BYTES} bytes: convert it in parts", args.file.display());
-        return Err(Failure::new(told));
-    }
+    let bytes = updates::input(&args.file)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let summary = convert(&bytes, &mut out, &mut io::stderr().lock(), at, settings)?;
     out.flush()?;
     Ok(if summary.quarantined > 0 { Exit::Failed } else { Exit::Done })
 }
 
-/// Converts everything in `input`: one update, an array of them, a Long Poll answer, or one of these a line.
+/// Converts everything in `input`.
 ///
 /// # Errors
 /// When something cannot be written.
@@ -62,11 +41,7 @@ pub(super) fn convert(
     let text = mend(input);
     let mut summary = Summary::default();
     let stamp = Stamp::new(at, settings.utc_offset);
-    let group = GroupId::new(1).map_err(io::Error::other)?;
-    let ts = Ts::parse("0").map_err(io::Error::other)?;
-    // As one answer, so that two identical updates without an id get two ids wherever they stand.
-    let updates: Vec<&str> = pieces(&text).into_iter().flat_map(updates).collect();
-    for (update, number) in read_answer(group, &ts, &updates).into_iter().zip(1..) {
+    for (update, number) in updates::read(&text).into_iter().zip(1..) {
         match update {
             Ok(update) => {
                 out.write_all(&update.into_event(&NameBook::default(), &stamp, settings).body)?;
@@ -74,35 +49,12 @@ pub(super) fn convert(
                 summary.converted += 1;
             }
             Err(bad) => {
-                writeln!(err, "quarantined: update {number}: {}", bad.reason)?;
+                writeln!(err, "{}", updates::quarantined(number, &bad))?;
                 summary.quarantined += 1;
             }
         }
     }
     Ok(summary)
-}
-
-/// The JSON values of an input; where it is no JSON, the line.
-fn pieces(text: &str) -> Vec<&str> {
-    let whole: Result<Vec<&RawValue>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
-    match whole {
-        Ok(values) => values.into_iter().map(RawValue::get).collect(),
-        Err(_) => text.lines().map(str::trim).filter(|line| !line.is_empty()).collect(),
-    }
-}
-
-/// The updates of one value.
-fn updates(piece: &str) -> Vec<&str> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        updates: Vec<&'a RawValue>,
-    }
-    let list: Option<Vec<&RawValue>> = match piece.as_bytes().first() {
-        Some(b'[') => serde_json::from_str(piece).ok(),
-        _ => serde_json::from_str::<Answer<'_>>(piece).ok().map(|answer| answer.updates),
-    };
-    list.map_or_else(|| vec![piece], |list| list.into_iter().map(RawValue::get).collect())
 }
 
 #[cfg(test)]

@@ -12,9 +12,11 @@ mod exit;
 mod health;
 mod outbox;
 mod render;
+mod route;
 mod run;
 mod simulate;
 mod stats;
+mod updates;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +55,10 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         Command::Simulate(args) => simulate::run(args, on_signals()?).await,
         Command::Check { online } => check::run(config()?, online).await,
         Command::Convert(args) => convert::run(&args, &config()?.events),
+        Command::Route(args) => {
+            let loaded = config()?;
+            route::run(&args, &loaded.events.clone(), &loaded.rules()?)
+        }
         Command::Health { ready } => health::run(&config()?.outbox.dir, ready).await,
         Command::Outbox { json, verb: OutboxVerb::Events(verb) } => {
             outbox::run(&config()?.outbox.dir, verb, json).await

@@ -107,6 +107,102 @@ fn conversion_is_offline_and_names_what_it_cannot_read() {
 }
 
 #[test]
+fn route_says_who_takes_an_event_and_what_failed_offline_and_without_a_token() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = "[destinations.all]\nurl = 'http://127.0.0.1:1/'\n\
+        [destinations.bans]\nurl = 'http://127.0.0.1:1/'\n\
+        when = [{ event_type = ['command_call'] }, { chat = true, text_prefix = ['Ban'] }, { chat_id = [2] }]\n\
+        [destinations.start]\nurl = 'http://127.0.0.1:1/'\n\
+        when = [{ payload = { command = 'start' } }, { text_prefix = ['/start'], not = { chat = true } }]\n";
+    let message = "{\"type\":\"message_new\",\"event_id\":\"a1\",\"object\":{\"message\":{\"from_id\":5,\"peer_id\":2000000002,\"text\":\"Ban him\"}}}";
+    let join = "{\"type\":\"group_join\",\"event_id\":\"a2\",\"object\":{\"user_id\":5}}";
+    fs::write(dir.path().join("event-router.toml"), config).expect("written");
+    fs::write(dir.path().join("updates"), format!("{{\"ts\":\"1\",\"updates\":[{message},7,{join}]}}"))
+        .expect("written");
+    let output = run(dir.path(), &["route", "updates"], &[]);
+    assert_snapshot!(told(&output), @r#"
+    exit 1
+    update 1: message_new a1, peer 2000000002, chat 2, user 5
+    DESTINATION  TAKEN  BY                FAILED
+    all          yes    no `when`         -
+    bans         yes    when[1], when[2]  when[0] event_type: message_new is not command_call
+    start        no     -                 when[0] payload: it has no payload
+                                          when[1] text_prefix: "Ban him" begins with no "/start"
+
+    update 3: group_join a2, user 5
+    DESTINATION  TAKEN  BY         FAILED
+    all          yes    no `when`  -
+    bans         no     -          when[0] event_type: group_join is not command_call
+                                   when[1] chat: it is not from a chat
+                                   when[2] chat_id: it is not from a chat
+    start        no     -          when[0] payload: it has no payload
+                                   when[1] text_prefix: it is no message, so it has no text
+    quarantined: update 2: the update is no JSON object
+    "#);
+    let output = run(dir.path(), &["route", "updates", "--json"], &[]);
+    assert_snapshot!(told(&output), @r#"
+    exit 1
+    {"update":1,"event_id":"a1","event_type":"message_new","user_id":5,"peer_id":2000000002,"chat_id":2,"taken_by":["all","bans"],"destinations":[{"name":"all","taken":true,"table":null,"tables":[]},{"name":"bans","taken":true,"table":1,"tables":[{"table":0,"matches":false,"failed":"event_type","why":"message_new is not command_call"},{"table":1,"matches":true,"failed":null,"why":null},{"table":2,"matches":true,"failed":null,"why":null}]},{"name":"start","taken":false,"table":null,"tables":[{"table":0,"matches":false,"failed":"payload","why":"it has no payload"},{"table":1,"matches":false,"failed":"text_prefix","why":"\"Ban him\" begins with no \"/start\""}]}]}
+    {"update":3,"event_id":"a2","event_type":"group_join","user_id":5,"peer_id":null,"chat_id":null,"taken_by":["all"],"destinations":[{"name":"all","taken":true,"table":null,"tables":[]},{"name":"bans","taken":false,"table":null,"tables":[{"table":0,"matches":false,"failed":"event_type","why":"group_join is not command_call"},{"table":1,"matches":false,"failed":"chat","why":"it is not from a chat"},{"table":2,"matches":false,"failed":"chat_id","why":"it is not from a chat"}]},{"name":"start","taken":false,"table":null,"tables":[{"table":0,"matches":false,"failed":"payload","why":"it has no payload"},{"table":1,"matches":false,"failed":"text_prefix","why":"it is no message, so it has no text"}]}]}
+    quarantined: update 2: the update is no JSON object
+    "#);
+
+    // A destination that takes only what it names leaves the rest to nobody.
+    let start = "[destinations.start]\nurl = 'http://127.0.0.1:1/'\nwhen = [{ payload = { command = 'start' } }]\n";
+    fs::write(dir.path().join("event-router.toml"), start).expect("written");
+    fs::write(dir.path().join("updates"), join).expect("written");
+    let output = run(dir.path(), &["route", "updates"], &[]);
+    assert_snapshot!(told(&output), @r#"
+    exit 0
+    update 1: group_join a2, user 5
+    DESTINATION  TAKEN  BY  FAILED
+    start        no     -   when[0] payload: it has no payload
+    nobody takes it: it is counted, not stored
+    "#);
+    assert!(
+        told(&run(dir.path(), &["route", "nowhere"], &[]))
+            .contains("event-router: nowhere cannot be read: No such file")
+    );
+    assert!(!dir.path().join("data").exists(), "nothing was made");
+}
+
+#[test]
+fn route_reads_standard_input_and_needs_a_destination() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = run(dir.path(), &["route"], &[]);
+    assert_snapshot!(told(&output), @r#"
+    exit 78
+    event-router: the configuration has 2 problems
+      event-router.toml: found no such file, expected event-router.toml in the working directory, or --config FILE, or all of it in the environment
+      destinations: found nothing, expected at least one table, like [destinations.messages] with a url
+    "#);
+    let url = ("EVENT_ROUTER__DESTINATIONS__ALL__URL", "http://127.0.0.1:1/");
+    let lines = dir.path().join("lines");
+    fs::write(
+        &lines,
+        "{\"type\":\"group_join\",\"event_id\":\"a1\"}\n{\"type\":\"group_leave\",\"event_id\":\"a2\"}\n",
+    )
+    .expect("written");
+    for words in [&["route"][..], &["route", "-"]] {
+        let mut command = Command::new(BINARY);
+        command
+            .args(words)
+            .current_dir(dir.path())
+            .env_clear()
+            .envs([url])
+            .stdin(fs::File::open(&lines).expect("opened"));
+        let told = told(&command.output().expect("run"));
+        assert!(told.starts_with("exit 0\n") && told.contains("update 2: group_leave a2\n"), "{told}");
+    }
+    // A reader that has left has seen enough, as everywhere.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(BINARY);
+    command.args(["route", "lines"]).current_dir(dir.path()).env_clear().envs([url]).stdout(writer);
+    assert_eq!(told(&command.output().expect("run")), "exit 0\n");
+}
+
+#[test]
 fn damage_is_65_with_directory_and_finding_and_nothing_is_deleted() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");
