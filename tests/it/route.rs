@@ -78,7 +78,7 @@ fn each_condition_takes_what_it_says_of_every_kind_of_event() {
     check("[{ chat = true }]", &["message", "old", "edit", "button", "reaction"]);
     check("[{ chat = false }]", &["command", "text button", "reply", "button text", "join", "nobody"]);
     check("[{ text_prefix = ['Ban', '/'] }]", &["message", "command", "reply"]);
-    check("[{ text_prefix = ['ban'] }]", &[]);
+    check("[{ text_prefix = ['ban', 'him', 'an', 'no'] }]", &[]);
     check("[{ text_prefix = ['+'] }]", &[]);
     check("[{ text_regex = 'an|ol' }]", &["message", "old", "reply"]);
     check("[{ text_regex = '^(?i)ban' }]", &["message"]);
@@ -209,8 +209,11 @@ fn updates() -> impl Strategy<Value = Made> {
     })
 }
 
+/// A table with many conditions fails early, and says nothing of the later ones.
+const RARELY: f64 = 0.12;
+
 fn some_of<T: Clone + std::fmt::Debug + 'static>(all: &[T]) -> impl Strategy<Value = Option<Vec<T>>> + use<T> {
-    prop::option::weighted(0.3, prop::sample::subsequence(all.to_vec(), 1..=all.len().min(3)))
+    prop::option::weighted(RARELY, prop::sample::subsequence(all.to_vec(), 1..=all.len().min(3)))
 }
 
 fn conditions() -> impl Strategy<Value = Conditions> {
@@ -221,12 +224,12 @@ fn conditions() -> impl Strategy<Value = Conditions> {
         some_of(&[1, 2]),
         some_of(&[1, 2, 2_000_000_001]),
         some_of(&[-1, 0, 1, 2]),
-        prop::option::weighted(0.3, any::<bool>()),
+        prop::option::weighted(RARELY, any::<bool>()),
         names(&["/", "a", "ab", "!"]),
-        prop::option::weighted(0.3, patterns),
+        prop::option::weighted(RARELY, patterns),
         names(&["photo", "doc", "wall", "geo"]),
         payloads(),
-        any::<bool>(),
+        prop::bool::weighted(2.0 * RARELY),
     );
     all.prop_map(|(types, chats, peers, users, chat, prefixes, pattern, kinds, payload, wanted)| Conditions {
         event_type: types,
@@ -323,6 +326,8 @@ fn lined(value: &Value) -> Value {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn decision_and_explanation_say_what_a_plain_look_at_the_event_says(made in updates(), rule in rules()) {
         let event: Value = serde_json::from_str(&body(&convert(&made.update))).expect("JSON");
