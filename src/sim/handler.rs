@@ -2,20 +2,26 @@
 //! one again. Deliberately absent: any idea of order or loss (`books`).
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
+use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use axum::serve::IncomingStream;
+use futures_util::{StreamExt, stream};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use super::tls::{Door, Identity};
 
 /// A request that came.
 #[derive(Clone, Debug)]
@@ -37,6 +43,10 @@ pub enum Answer {
     Status(u16, &'static str),
     /// With a status and `Retry-After`.
     RetryAfter(u16, &'static str),
+    /// With a status that sends elsewhere.
+    Elsewhere(u16, String),
+    /// With a status and a body that never ends.
+    Endless(u16),
     /// With a status, after a while.
     Slow(Duration, u16),
     /// Never.
@@ -51,6 +61,7 @@ pub struct Handler(Arc<Shared>);
 
 struct Shared {
     address: SocketAddr,
+    identity: Option<Identity>,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
 }
@@ -60,6 +71,17 @@ struct Inner {
     clients: HashSet<SocketAddr>,
     script: Script,
     tasks: Option<JoinSet<()>>,
+    endless_bytes: u64,
+}
+
+/// The client at the other end of a connection.
+#[derive(Clone, Copy)]
+struct Client(SocketAddr);
+
+impl Connected<IncomingStream<'_, Door>> for Client {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        Self(*stream.remote_addr())
+    }
 }
 
 impl Handler {
@@ -68,11 +90,23 @@ impl Handler {
     /// # Errors
     /// When there is none.
     pub async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_with(None).await
+    }
+
+    /// The same, over https: its certificate comes from a CA of its own.
+    ///
+    /// # Errors
+    /// When there is no port, or no certificate can be made.
+    pub async fn start_tls() -> io::Result<Self> {
+        Self::start_with(Some(Identity::new("handler", Ipv4Addr::LOCALHOST.into())?)).await
+    }
+
+    async fn start_with(identity: Option<Identity>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let script: Script = Arc::new(|_| Answer::Status(200, "ok"));
-        let inner = Inner { received: Vec::new(), clients: HashSet::new(), script, tasks: None };
-        let shared =
-            Shared { address: listener.local_addr()?, inner: Mutex::new(inner), changed: watch::Sender::new(0) };
+        let inner = Inner { received: Vec::new(), clients: HashSet::new(), script, tasks: None, endless_bytes: 0 };
+        let (address, changed) = (listener.local_addr()?, watch::Sender::new(0));
+        let shared = Shared { address, identity, inner: Mutex::new(inner), changed };
         let handler = Self(Arc::new(shared));
         handler.serve(listener);
         Ok(handler)
@@ -81,7 +115,14 @@ impl Handler {
     /// Where it is.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}/", self.0.address)
+        let scheme = if self.0.identity.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/", self.0.address)
+    }
+
+    /// The certificate of the CA that vouches for it, as a PEM file, when it is reached by https.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.0.identity.as_ref().map(|identity| identity.ca_pem.as_str())
     }
 
     /// How requests are answered from now on.
@@ -131,6 +172,12 @@ impl Handler {
         self.inner().clients.len()
     }
 
+    /// How many bytes of endless answers were taken from it.
+    #[must_use]
+    pub fn endless_bytes(&self) -> u64 {
+        self.inner().endless_bytes
+    }
+
     /// Waits until what came satisfies something.
     pub async fn until(&self, mut fact: impl FnMut(&[Received]) -> bool) {
         let mut changed = self.0.changed.subscribe();
@@ -143,11 +190,12 @@ impl Handler {
 
     fn serve(&self, listener: TcpListener) {
         let router = Router::new().fallback(any(take)).layer(DefaultBodyLimit::disable()).with_state(self.clone());
+        let door = Door::new(listener, self.0.identity.as_ref());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            let service = router.into_make_service_with_connect_info::<Client>();
             // It ends with the handler.
-            let _ended = axum::serve(listener, service).await;
+            let _ended = axum::serve(door, service).await;
         });
         self.inner().tasks = Some(tasks);
     }
@@ -159,7 +207,7 @@ impl Handler {
 
 async fn take(
     State(handler): State<Handler>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    ConnectInfo(Client(client)): ConnectInfo<Client>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -167,7 +215,11 @@ async fn take(
     let mut received = Received { event_id, headers, body, status: 0 };
     let script = Arc::clone(&handler.inner().script);
     let answer = script(&received);
-    if let Answer::Status(status, _) | Answer::RetryAfter(status, _) = answer {
+    if let Answer::Status(status, _)
+    | Answer::RetryAfter(status, _)
+    | Answer::Elsewhere(status, _)
+    | Answer::Endless(status) = answer
+    {
         received.status = status;
     }
     let place = {
@@ -183,8 +235,16 @@ async fn take(
     match answer {
         Answer::Status(status, body) => respond(status, body),
         Answer::RetryAfter(status, after) => {
+            ([(header::RETRY_AFTER, HeaderValue::from_static(after))], respond(status, "")).into_response()
+        }
+        Answer::Elsewhere(status, url) => ([(header::LOCATION, url)], respond(status, "")).into_response(),
+        Answer::Endless(status) => {
+            let more = stream::repeat(Bytes::from_static(&[b'x'; 4096])).inspect(move |chunk| {
+                handler.inner().endless_bytes += chunk.len() as u64;
+            });
             let mut response = respond(status, "");
-            response.headers_mut().insert("retry-after", HeaderValue::from_static(after));
+            *response.body_mut() = Body::from_stream(more.map(Ok::<_, Infallible>));
+            response.headers_mut().remove(header::CONTENT_LENGTH);
             response
         }
         Answer::Slow(span, status) => {

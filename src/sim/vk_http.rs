@@ -13,12 +13,12 @@ use axum::routing::any;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
+use super::tls::{Cutter, Door};
 use super::vk_api;
 use super::vk_errors::error;
 use super::vk_faults::{Fault, body};
 use super::vk_messages::Refused;
 use super::vk_server::VkServer;
-use super::vk_tls::{Cutter, Door};
 
 /// The longest that a poll is held.
 const LONGEST_WAIT: u64 = 90;

@@ -16,13 +16,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::tls::{Door, Identity};
 pub use super::vk_faults::Fault;
 use super::vk_history::History;
 use super::vk_limits::Limits;
 use super::vk_messages::{Messages, message};
 use super::vk_plan::Plan;
 use super::vk_shape::{shaped, version};
-use super::vk_tls::{Door, Identity};
 use super::{vk_api, vk_http};
 
 /// How many updates are given to those who ask with an older ts, unless a server is told otherwise.
@@ -196,7 +196,7 @@ impl VkServer {
     /// When the address cannot be had.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
-        let identity = settings.tls.then(|| Identity::new(settings.listen.ip())).transpose()?;
+        let identity = settings.tls.then(|| Identity::new("VK", settings.listen.ip())).transpose()?;
         let scheme = if settings.tls { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr()?);
         let mut inner = Inner {

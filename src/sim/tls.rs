@@ -1,5 +1,6 @@
-//! The doors of a simulated VK: plain TCP, or TLS with a certificate made at the start by a CA of its own, so that nobody can
-//! mistake it for VK; and connections that can be broken on command. Deliberately absent: HTTP (`vk_server`).
+//! The doors of the simulators: plain TCP, or TLS with a certificate made at the start by a CA of its own, so that nobody can
+//! mistake one for what it simulates; and connections that can be broken on command. Deliberately absent: HTTP (`vk_http`,
+//! `handler`).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +32,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 256;
 
 /// A CA's certificate, and what a server needs that it vouches for.
+#[derive(Clone)]
 pub(super) struct Identity {
     /// The CA, as a PEM file.
     pub(super) ca_pem: String,
@@ -38,26 +40,26 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// A new CA and a certificate for this machine and `host`.
-    pub(super) fn new(host: IpAddr) -> io::Result<Self> {
-        Self::made(host).map_err(|error| io::Error::other(format!("no certificate could be made: {error}")))
+    /// A new CA and a certificate for this machine and `host`, both of which say what is simulated.
+    pub(super) fn new(what: &str, host: IpAddr) -> io::Result<Self> {
+        Self::made(what, host).map_err(|error| io::Error::other(format!("no certificate could be made: {error}")))
     }
 
-    fn made(host: IpAddr) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let named = |name: &str| {
+    fn made(what: &str, host: IpAddr) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let named = |name: String| {
             let mut names = DistinguishedName::new();
             names.push(DnType::CommonName, name);
             names
         };
         let mut ca = CertificateParams::new(Vec::new())?;
-        ca.distinguished_name = named("event-router simulated VK");
+        ca.distinguished_name = named(format!("event-router simulated {what}"));
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca_key = KeyPair::generate()?;
         let ca_pem = ca.self_signed(&ca_key)?.pem();
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), host.to_string()];
         let mut server = CertificateParams::new(names.to_vec())?;
-        server.distinguished_name = named("simulated VK");
+        server.distinguished_name = named(format!("simulated {what}"));
         server.use_authority_key_identifier_extension = true;
         server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
