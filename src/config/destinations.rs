@@ -8,13 +8,15 @@ use super::check::{DAY, HOUR, MILLISECOND, SECOND};
 use super::reader::Reader;
 use super::values;
 use super::when::rule;
-use crate::delivery::{self, BackoffSettings};
+use crate::delivery::{self, BackoffSettings, SigningKey};
 use crate::domain::ids::DestinationName;
 use crate::domain::route::Rule;
 use crate::secret::Secret;
 
 /// Statuses that can never be refusals: they speak of the moment, not of the event.
 const NEVER_REJECT: [i64; 3] = [408, 425, 429];
+/// What signs requests.
+const SIGNING_KEY: &str = "whsec_ and the base64 of 24 random bytes or more";
 
 /// What `[delivery]` gives and each destination may change.
 #[derive(Clone, Debug)]
@@ -116,25 +118,30 @@ pub(super) fn destinations_section(all: &Reader<'_>, defaults: &Delivery) -> Vec
         }
         let url = table.address("url", values::shown_address, values::handler_address);
         let headers = headers(&table);
+        let keys = table.secrets("secret", SIGNING_KEY, SigningKey::parse);
+        let ca = table.certificates("ca_file");
+        if table.has("ca_file") && url.as_deref().is_some_and(values::is_plain_http) {
+            table.problem("ca_file", "found it beside a url without https, expected https there, or no ca_file");
+        }
         let rule = rule(&table);
         let Delivery { timeout, concurrency, max_attempts, max_age, backoff, reject_on } =
             defaults.overridden(&table, false);
         table.finish();
         if let (Some(name), Some(url)) = (name, url) {
-            found.push((
-                delivery::Settings {
-                    name,
-                    url,
-                    headers,
-                    timeout,
-                    concurrency,
-                    max_attempts,
-                    max_age,
-                    reject_on,
-                    backoff,
-                },
-                rule,
-            ));
+            let settings = delivery::Settings {
+                name,
+                url,
+                headers,
+                keys,
+                ca,
+                timeout,
+                concurrency,
+                max_attempts,
+                max_age,
+                reject_on,
+                backoff,
+            };
+            found.push((settings, rule));
         }
     }
     found

@@ -1,10 +1,10 @@
 //! Typed reading of one table: each getter gives a value, or nothing and a problem with its path. What nobody asked for is
 //! an unknown key. A value from the environment is text and is read as what the key wants; a value from the file must have
-//! the key's type. Deliberately absent: which keys there are (`check`, `destinations`), what texts mean (`values`).
+//! the key's type. Deliberately absent: secrets (`secrets`), which keys there are (`check`, `destinations`), what texts mean
+//! (`values`).
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -12,13 +12,9 @@ use toml::{Table, Value};
 
 use super::certificates::read_certificates;
 use super::problem::Problem;
-use super::source::{in_words, read_limited};
-use super::values::{self, looks_secret, shown};
+use super::values::{self, shown};
 use crate::outbox::space::people;
-use crate::secret::Secret;
 
-/// The largest file that holds a secret, in bytes.
-const SECRET_BYTES: u64 = 16 << 10;
 /// How many letters may differ between an unknown key and the known one that is offered for it.
 const HINT_LETTERS: usize = 2;
 
@@ -81,7 +77,8 @@ impl<'a> Reader<'a> {
         self.table.keys().cloned().collect()
     }
 
-    fn value(&self, key: &str) -> Option<&Value> {
+    /// The value of a key, which is known from now on.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
         self.context.known.borrow_mut().insert(self.at(key));
         self.table.get(key)
     }
@@ -225,44 +222,23 @@ impl<'a> Reader<'a> {
     }
 
     fn list<T>(&self, key: &str, expected: &str, parse: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
-        self.parsed(key, expected, |value| {
-            let all = match (self.env_text(key, value), value) {
-                (Some(text), _) if text.trim_start().starts_with('[') => toml_list(text)?,
-                (Some(text), _) => text.split(',').map(|part| Value::String(part.trim().to_owned())).collect(),
-                (None, Value::Array(all)) => all.clone(),
-                (None, _) => return None,
-            };
-            all.iter().map(&parse).collect()
-        })
+        self.parsed(key, expected, |value| self.parts(key, value)?.iter().map(&parse).collect())
     }
 
-    /// A secret, or the file that holds it; `fits` says whether it can be one.
-    pub(super) fn secret(&self, key: &str, expected: &str, fits: impl Fn(&str) -> bool) -> Option<Secret> {
-        let from_file = format!("{key}_file");
-        let plain = self.value(key).cloned();
-        let file = self.text(&from_file, "the path of a file", |text| Some(text.to_owned()));
-        let hidden = |found: &str| format!("found {found} (not shown), expected {expected}");
-        match (plain, file) {
-            (None, None) => return None,
-            (Some(_), Some(_)) => {
-                self.problem(key, format!("found it and {from_file}, expected one of the two"));
-            }
-            (Some(Value::String(text)), None) if fits(&text) => return Some(Secret::new(text)),
-            (Some(Value::String(text)), None) if text.is_empty() => {
-                self.problem(key, format!("found an empty text, expected {expected}"));
-            }
-            (Some(Value::String(_)), None) => self.problem(key, hidden("another text")),
-            (Some(other), None) => self.problem(key, hidden(&format!("a value of type {}", other.type_str()))),
-            (None, Some(file)) => match read_secret(&file, fits) {
-                Ok(secret) => return Some(secret),
-                Err(found) => {
-                    let words = format!("found {found}, expected a file with {expected}");
-                    let problem = self.context.problem(&self.at(&from_file), words);
-                    self.context.unread.borrow_mut().push(problem);
-                }
-            },
+    /// What a list consists of.
+    pub(super) fn parts(&self, key: &str, value: &Value) -> Option<Vec<Value>> {
+        match (self.env_text(key, value), value) {
+            (Some(text), _) if text.trim_start().starts_with('[') => toml_list(text),
+            (Some(text), _) => Some(text.split(',').map(|part| Value::String(part.trim().to_owned())).collect()),
+            (None, Value::Array(all)) => Some(all.clone()),
+            (None, _) => None,
         }
-        None
+    }
+
+    /// Adds a problem with what is in a file.
+    pub(super) fn unread(&self, key: &str, words: impl Into<String>) {
+        let problem = self.context.problem(&self.at(key), words);
+        self.context.unread.borrow_mut().push(problem);
     }
 
     /// The CA certificates in a file; none when it is not set.
@@ -270,8 +246,7 @@ impl<'a> Reader<'a> {
         let file = self.text(key, "the path of a PEM file", |text| Some(text.to_owned()));
         file.map(|file| read_certificates(&file)).transpose().map(Option::unwrap_or_default).unwrap_or_else(|found| {
             let expected = "a PEM file with the certificate of the CA, as whoever ends TLS has it";
-            let problem = self.context.problem(&self.at(key), format!("found {found}, expected {expected}"));
-            self.context.unread.borrow_mut().push(problem);
+            self.unread(key, format!("found {found}, expected {expected}"));
             Vec::new()
         })
     }
@@ -300,20 +275,6 @@ fn toml_list(text: &str) -> Option<Vec<Value>> {
     let table: Table = format!("list = {text}").parse().ok()?;
     // One key alone: a text with line ends could smuggle in others.
     table.get("list").filter(|_| table.len() == 1)?.as_array().cloned()
-}
-
-/// Reads a file of one secret; the error is what was found instead.
-fn read_secret(file: &str, fits: impl Fn(&str) -> bool) -> Result<Secret, String> {
-    // Somebody may have put the secret where its path belongs.
-    let path = if looks_secret(file) { "a path that looks like the secret itself".to_owned() } else { file.to_owned() };
-    let text =
-        read_limited(Path::new(file), SECRET_BYTES).map_err(|error| format!("{} at {path}", in_words(&error)))?;
-    let text = text.trim_end_matches(['\n', '\r']);
-    match (text.is_empty(), fits(text)) {
-        (true, _) => Err(format!("an empty file at {path}")),
-        (false, false) => Err(format!("another text (not shown) at {path}")),
-        (false, true) => Ok(Secret::new(text)),
-    }
 }
 
 /// How many letters differ, at least: a plain edit distance.

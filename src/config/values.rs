@@ -61,6 +61,11 @@ pub(super) fn http_address(text: &str) -> Result<Url, &'static str> {
     }
 }
 
+/// Whether an address is one without TLS.
+pub(super) fn is_plain_http(text: &str) -> bool {
+    http_address(text).is_ok_and(|url| url.scheme() == "http")
+}
+
 /// Where a handler is. Its user and password would be seen wherever the address is shown.
 pub(super) fn handler_address(text: &str) -> Result<String, &'static str> {
     let url = http_address(text)?;

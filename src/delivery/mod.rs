@@ -4,7 +4,9 @@ pub mod backoff;
 pub mod request;
 pub mod sender;
 pub mod settings;
+pub mod signature;
 
 pub use request::Attempt;
 pub use sender::{Sender, SenderError};
 pub use settings::{BackoffSettings, Settings};
+pub use signature::SigningKey;

@@ -1,9 +1,16 @@
-//! An event as an HTTP request (contract §3): the headers. The body is the event's, as stored. Deliberately absent: sending.
+//! An event as an HTTP request (contract §3): the headers, and the
+//! signature over what is sent. The body is the event's, as stored. Deliberately absent: sending.
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
+use super::signature::{SigningKey, signatures};
 use crate::domain::event::{Queued, Source};
 use crate::domain::time::Moment;
+
+/// The key by which a handler drops repeats.
+const ID: &str = "webhook-id";
+/// When this attempt was made.
+const TIMESTAMP: &str = "webhook-timestamp";
 
 /// One attempt at a delivery.
 #[derive(Clone, Debug)]
@@ -22,8 +29,8 @@ pub fn headers(attempt: &Attempt, now: Moment) -> HeaderMap {
     let event = &attempt.event.event;
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(HeaderName::from_static("webhook-id"), text(event.event_id.as_str()));
-    headers.insert(HeaderName::from_static("webhook-timestamp"), HeaderValue::from(now.unix_seconds()));
+    headers.insert(HeaderName::from_static(ID), text(event.event_id.as_str()));
+    headers.insert(HeaderName::from_static(TIMESTAMP), HeaderValue::from(now.unix_seconds()));
     headers.insert(HeaderName::from_static("x-event-type"), text(&event.event_type));
     headers.insert(HeaderName::from_static("x-event-seq"), HeaderValue::from(attempt.event.seq.0));
     headers.insert(HeaderName::from_static("x-event-attempt"), HeaderValue::from(attempt.number));
@@ -34,6 +41,16 @@ pub fn headers(attempt: &Attempt, now: Moment) -> HeaderMap {
         headers.insert(HeaderName::from_static("x-event-source"), HeaderValue::from_static("backfill"));
     }
     headers
+}
+
+/// Signs what is sent: the id and the timestamp as they stand in the headers, and the body, byte by byte. Without keys there
+/// is nothing to sign.
+pub fn sign(headers: &mut HeaderMap, keys: &[SigningKey], body: &[u8]) {
+    let of = |name: &str| headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+    let signed = signatures(keys, of(ID), of(TIMESTAMP), body);
+    if !keys.is_empty() {
+        headers.insert(HeaderName::from_static("webhook-signature"), text(&signed));
+    }
 }
 
 /// A header of a text; VK's own type names are ASCII, one that is not is sent without what a header cannot carry.

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url};
+use reqwest::{Certificate, Client, Response, Url};
 
-use super::request::{Attempt, headers};
+use super::request::{Attempt, headers, sign};
 use super::settings::Settings;
+use super::signature::SigningKey;
 use crate::domain::delivery::{EXCERPT_BYTES, Failure, Outcome, Verdict, excerpt, judge, retry_after};
 use crate::domain::time::Moment;
 
@@ -16,8 +17,13 @@ use crate::domain::time::Moment;
 const BODY_BYTES: usize = 64 << 10;
 /// How long the rest of an answer may take once its status is known.
 const BODY_PATIENCE: Duration = Duration::from_secs(2);
-/// How long an idle connection is kept.
+/// How long an idle connection is kept. A name is looked up for each new connection, so this is also how long a handler that
+/// has moved may still be looked for where it was, once nothing is sent there.
 const IDLE: Duration = Duration::from_secs(60);
+/// What rustls says of a certificate from nobody who is believed.
+const STRANGE_ISSUER: &str = "UnknownIssuer";
+/// What to do about that.
+const NAME_THE_CA: &str = "if its CA is one of your own, name it in ca_file of this destination";
 
 /// Why a destination cannot be sent to at all.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +58,7 @@ pub enum SenderError {
 pub struct Sender {
     client: Client,
     url: Url,
+    keys: Vec<SigningKey>,
     reject_on: Vec<u16>,
 }
 
@@ -70,6 +77,9 @@ impl Sender {
             value.set_sensitive(true);
             fixed.insert(key, value);
         }
+        let unusable =
+            |error: reqwest::Error| SenderError::Client { name: name.clone(), why: innermost(&error.without_url()) };
+        let ca = settings.ca.iter().map(|ca| Certificate::from_der(ca)).collect::<Result<Vec<_>, _>>();
         let client = Client::builder()
             .user_agent(concat!("event-router/", env!("CARGO_PKG_VERSION")))
             .default_headers(fixed)
@@ -79,9 +89,10 @@ impl Sender {
             .pool_max_idle_per_host(settings.concurrency)
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
+            .tls_certs_merge(ca.map_err(unusable)?)
             .build()
-            .map_err(|error| SenderError::Client { name, why: error.without_url().to_string() })?;
-        Ok(Self { client, url, reject_on: settings.reject_on.clone() })
+            .map_err(unusable)?;
+        Ok(Self { client, url, keys: settings.keys.clone(), reject_on: settings.reject_on.clone() })
     }
 
     /// Makes one attempt; `now` is what the request says of its time. Returns the outcome and how long it took.
@@ -89,7 +100,9 @@ impl Sender {
     pub async fn attempt(&self, attempt: &Attempt, now: Moment) -> (Outcome, Duration) {
         let start = Instant::now();
         let body = attempt.event.event.body.clone();
-        let request = self.client.post(self.url.clone()).headers(headers(attempt, now)).body(body);
+        let mut headers = headers(attempt, now);
+        sign(&mut headers, &self.keys, &body);
+        let request = self.client.post(self.url.clone()).headers(headers).body(body);
         let outcome = match request.send().await {
             Ok(response) => self.judge(response, now).await,
             Err(error) => Outcome::Failed { failure: failure(error), excerpt: String::new(), retry_after: None },
@@ -133,7 +146,10 @@ fn failure(error: reqwest::Error) -> Failure {
         return Failure::Timeout;
     }
     let connect = error.is_connect();
-    let words = innermost(&error);
+    let mut words = innermost(&error);
+    if words.contains(STRANGE_ISSUER) {
+        words = format!("{words}; {NAME_THE_CA}");
+    }
     if connect { Failure::Connect(words) } else { Failure::Broken(words) }
 }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+
+use super::signature::SigningKey;
 use crate::domain::ids::DestinationName;
 use crate::secret::Secret;
 
@@ -14,6 +17,10 @@ pub struct Settings {
     pub url: String,
     /// Static headers, names in lower case; values may be secrets.
     pub headers: Vec<(String, Secret)>,
+    /// Keys that sign each request, one signature a key; without any, requests are not signed.
+    pub keys: Vec<SigningKey>,
+    /// CAs that the handler's certificate may come from besides those of the system.
+    pub ca: Vec<CertificateDer<'static>>,
     /// Longest time one attempt may take, answer included.
     pub timeout: Duration,
     /// Requests in flight at once, one per chat.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use event_router::app;
 use event_router::config::{Format, Loaded, Problems, Source, load};
+use event_router::delivery::SigningKey;
 use event_router::domain::route::{Conditions, Pattern, Table};
 use event_router::sim::vk_server::{Settings, VkServer};
 use tempfile::TempDir;
@@ -441,7 +442,7 @@ fn a_key_that_is_not_known_is_a_problem_with_a_hint() {
         &in_destination("when = [{ not = { user_ids = [1] } }]"),
         &format!("destinations.d.when[0].not.user_ids: {unknown}; did you mean user_id?"),
     );
-    check(&in_destination("secret = 'whsec_word'"), &format!("destinations.d.secret: {unknown}"));
+    check(&in_destination("secrte = 'whsec_word'"), &format!("destinations.d.secrte: {unknown}; did you mean secret?"));
     check("'log.level' = 'info'", &format!("log.level: {unknown}"));
     check_env(
         "",
@@ -452,13 +453,8 @@ fn a_key_that_is_not_known_is_a_problem_with_a_hint() {
 
 #[test]
 fn what_is_not_built_yet_is_not_accepted() {
-    for (section, key) in
-        [("delivery", "batch_max = 1"), ("destinations.d", "ca_file = 'x'"), ("admin", "listen = 'off'")]
-    {
-        let toml = match section {
-            "destinations.d" => in_destination(key),
-            _ => format!("[{section}]\n{key}\n{COMPLETE}"),
-        };
+    for (section, key) in [("delivery", "batch_max = 1"), ("admin", "listen = 'off'")] {
+        let toml = format!("[{section}]\n{key}\n{COMPLETE}");
         let name = key.split(' ').next().expect("a key");
         let path = if section == "admin" { section.to_owned() } else { format!("{section}.{name}") };
         assert_eq!(problems(&setting(&toml, &[])), format!("{path}: found a key that this version does not know"));
@@ -512,6 +508,107 @@ fn a_file_of_a_secret_that_cannot_be_used_is_told_with_its_path() {
     check(Some(b"vk1.a.word\nvk1.a.word\n"), "another text (not shown)");
     check(Some(b"\xff\xfe"), "a file that is not UTF-8 text");
     check(Some(&[b'x'; 20_000]), "a file that cannot be read (it has more than 16384 bytes)");
+}
+
+/// The keys of 24 and 25 bytes that these tests know.
+const KEYS: [&str; 2] = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGA=="];
+
+fn keys(settings: &app::Settings) -> Vec<SigningKey> {
+    settings.destinations[0].0.keys.clone()
+}
+
+#[test]
+fn the_secret_of_a_destination_is_a_text_a_list_or_a_file_with_one_a_line() {
+    let known = KEYS.map(|key| SigningKey::parse(key).expect("a key"));
+    let [first, second] = KEYS;
+    let name = "EVENT_ROUTER__DESTINATIONS__D__SECRET";
+    let check = |line: &str, env: &[(&str, &str)], expected: &[SigningKey]| {
+        assert_eq!(keys(&service(&in_destination(line), env)), expected, "{line} {env:?}");
+    };
+    check("", &[], &[]);
+    check(&format!("secret = '{first}'"), &[], &known[..1]);
+    check(&format!("secret = ['{first}', '{second}']"), &[], &known);
+    check("", &[(name, second)], &known[1..]);
+    check("", &[(name, &format!("{first}, {second}"))], &known);
+    check("", &[(name, &format!("['{first}', '{second}']"))], &known);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("secrets");
+    let path = file.to_str().expect("text");
+    for (text, expected) in [(format!("{first}\r\n\n{second}\n"), &known[..]), (second.to_owned(), &known[1..])] {
+        fs::write(&file, text).expect("written");
+        check(&format!("secret_file = '{path}'"), &[], expected);
+        check(&format!("secret = '{first}'"), &[("EVENT_ROUTER__DESTINATIONS__D__SECRET_FILE", path)], expected);
+    }
+}
+
+#[test]
+fn a_secret_that_cannot_sign_is_told_without_showing_it() {
+    let expected = "expected whsec_ and the base64 of 24 random bytes or more";
+    let check = |line: &str, words: &str| check(&in_destination(line), &format!("destinations.d.{words}, {expected}"));
+    let [fine, _] = KEYS;
+    check("secret = ''", "secret: found a text that does not begin with whsec_ (not shown)");
+    check("secret = 'word'", "secret: found a text that does not begin with whsec_ (not shown)");
+    check("secret = 'whsec_wo-rd'", "secret: found what is no base64 behind whsec_ (not shown)");
+    check("secret = 'whsec_d29yZA=='", "secret: found a secret of 4 bytes (not shown)");
+    check("secret = 7", "secret: found a value of type integer (not shown)");
+    check(
+        &format!("secret = ['{fine}', 'word']"),
+        "secret[1]: found a text that does not begin with whsec_ (not shown)",
+    );
+    let path = "destinations.d.secret";
+    self::check(&in_destination("secret = []"), &format!("{path}: found 0 of them, expected 1 to 8"));
+    let many = format!("secret = {:?}", [fine; 9]);
+    self::check(&in_destination(&many), &format!("{path}: found 9 of them, expected 1 to 8"));
+    let both = format!("secret = '{fine}'\nsecret_file = '/nowhere'");
+    let words = format!("{path}: found it and secret_file, expected one of the two");
+    self::check(&in_destination(&both), &words);
+    let variable = "EVENT_ROUTER__DESTINATIONS__D__SECRET";
+    let words = format!("{path}[1] ({variable}): found a secret of 4 bytes (not shown), {expected}");
+    check_env("", &[(variable, &format!("{fine},whsec_d29yZA=="))], &words);
+}
+
+#[test]
+fn a_file_of_secrets_that_cannot_be_used_is_told_with_its_path_and_line() {
+    let check = |content: Option<&str>, found: &str| {
+        let mut setting = setting(COMPLETE, &[]);
+        let file = setting.dir.path().join("secrets");
+        if let Some(content) = content {
+            fs::write(&file, content).expect("written");
+        }
+        let variable = "EVENT_ROUTER__DESTINATIONS__D__SECRET_FILE";
+        setting.source.env = vec![(variable.to_owned(), file.display().to_string())];
+        let expected = "expected a file with whsec_ and the base64 of 24 random bytes or more";
+        assert_eq!(
+            problems(&setting),
+            format!("destinations.d.secret_file ({variable}): found {found} at <dir>/secrets, {expected}")
+        );
+        // Who only looks into the outbox needs no secret.
+        assert!(load(&setting.source).is_ok(), "{found}");
+    };
+    let [fine, other] = KEYS;
+    check(None, "no such file");
+    check(Some("\n\n"), "an empty file");
+    check(Some(&format!("{fine}\n\nword\n")), "a text that does not begin with whsec_ (not shown) in line 3");
+    check(Some(&format!("{fine} {other}")), "what is no base64 behind whsec_ (not shown) in line 1");
+    check(Some(&format!("{fine}\n").repeat(9)), "more than 8 of them");
+}
+
+#[tokio::test]
+async fn a_ca_of_a_handler_is_read_and_asks_for_https() {
+    let vk = VkServer::start(Settings { tls: true, ..Settings::default() }).await.expect("a simulated VK");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("ca.pem");
+    fs::write(&file, vk.ca_pem().expect("a CA")).expect("written");
+    let toml = in_destination(&format!("ca_file = {file:?}"));
+    let settings = service(&toml.replace("http://", "HTTPS://"), &[]);
+    assert_eq!((settings.destinations[0].0.ca.len(), settings.vk.ca.len()), (1, 0));
+    check(&toml, "destinations.d.ca_file: found it beside a url without https, expected https there, or no ca_file");
+    let missing = in_destination("ca_file = '/nowhere'").replace("http://", "https://");
+    assert_eq!(
+        problems(&setting(&missing, &[])),
+        "destinations.d.ca_file: found no such file at /nowhere, expected a PEM file with the certificate of the CA, as \
+         whoever ends TLS has it"
+    );
 }
 
 #[tokio::test]
@@ -580,6 +677,15 @@ fn no_problem_shows_a_secret() {
         in_destination(&format!("headers = {{ authorization_file = '{bearer}' }}")),
         in_destination(&format!("headers = {{ host = '{bearer}' }}")),
         in_destination(&format!("when = '{bearer}'")),
+        in_destination(&format!("secret = '{word}'")),
+        in_destination(&format!("secret = 'whsec_{word}'")),
+        in_destination(&format!("secret = ['whsec_{word}']")),
+        in_destination(&format!("secret = [['whsec_{word}']]")),
+        in_destination(&format!("secret = {{ a = 'whsec_{word}' }}")),
+        in_destination(&format!("secret_file = 'whsec_{word}'")),
+        in_destination(&format!("secret_file = ['whsec_{word}']")),
+        in_destination(&format!("ca_file = 'whsec_{word}'")),
+        in_destination(&format!("secrets = 'whsec_{word}'")),
         format!("[destinations.d]\nurl = 'http://user:{word}@h/'"),
         format!("[destinations.d]\nurl = 'ftp://h/?key={word}'"),
         format!("[vk]\napi_url = 'http://{word}@api.vk.ru'"),
@@ -593,5 +699,7 @@ fn no_problem_shows_a_secret() {
     let refused = problems(&setting(COMPLETE, &env));
     assert_eq!(refused.lines().count(), 2);
     assert!(!refused.contains(word), "{refused}");
-    assert!(!format!("{:?}", loaded(COMPLETE, &[("TOKEN", word)])).contains(word));
+    let signed = in_destination(&format!("secret = '{}'", KEYS[0]));
+    let shown = format!("{:?}", loaded(&signed, &[("TOKEN", word)]));
+    assert!(!shown.contains(word) && !shown.contains("AAECAw") && shown.contains("keys: [[secret]]"), "{shown}");
 }

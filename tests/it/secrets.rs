@@ -4,10 +4,13 @@ use event_router::sim::vk_server::Fault;
 
 use crate::rig::{Rig, within};
 
+const SIGNING: &str = "whsec_aGlkZGVuIGtleSBvZiB0aGUgc2lnbmF0dXJlcw==";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_at_trace_level_of_a_bad_night_holds_no_secret() {
     let rest = "[log]\nlevel = \"trace\"\n[delivery]\ninitial_interval = \"20ms\"\nmax_interval = \"100ms\"";
-    let mut rig = Rig::new(&[("all", "headers = { authorization = \"Bearer hidden-header\" }")], rest).await;
+    let table = format!("headers = {{ authorization = \"Bearer hidden-header\" }}\nsecret = \"{SIGNING}\"");
+    let mut rig = Rig::new(&[("all", table.as_str())], rest).await;
     for fault in [Fault::ApiError(29), Fault::Garbage] {
         rig.vk.inject_call("users.get", fault);
     }
@@ -30,7 +33,16 @@ async fn a_log_at_trace_level_of_a_bad_night_holds_no_secret() {
     child.kill().await.expect("killed");
     let log = std::fs::read_to_string(rig.dir.path().join("log")).expect("read");
     assert!(log.contains("attempt failed") && log.contains("502"), "the night was logged: {log}");
-    for secret in ["a-secret-token", "hidden-header", "key-1", "key-2", "key-3", "words-of-a-person"] {
+    for secret in [
+        "a-secret-token",
+        "hidden-header",
+        &SIGNING[6..],
+        "hidden key of",
+        "key-1",
+        "key-2",
+        "key-3",
+        "words-of-a-person",
+    ] {
         assert!(!log.contains(secret), "{secret} shows: {log}");
     }
 }

@@ -109,6 +109,8 @@ impl Bench {
             name: name.clone(),
             url: handler.url(),
             headers: Vec::new(),
+            keys: Vec::new(),
+            ca: Vec::new(),
             timeout: Duration::from_secs(30),
             concurrency: 4,
             max_attempts: u32::MAX,
