@@ -20,10 +20,11 @@ const BODY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept. A name is looked up for each new connection, so this is also how long a handler that
 /// has moved may still be looked for where it was, once nothing is sent there.
 const IDLE: Duration = Duration::from_secs(60);
-/// What rustls says of a certificate from nobody who is believed.
-const STRANGE_ISSUER: &str = "UnknownIssuer";
-/// What to do about that.
-const NAME_THE_CA: &str = "if its CA is one of your own, name it in ca_file of this destination";
+/// What rustls says of certificates that are not believed, and what to do about it.
+const REMEDIES: [(&str, &str); 2] = [
+    ("UnknownIssuer", "if its CA is one of your own, name it in ca_file of this destination"),
+    ("CaUsedAsEndEntity", "it is a CA's own, and a server needs one that a CA has signed: docs/HANDLERS.md has how"),
+];
 
 /// Why a destination cannot be sent to at all.
 #[derive(Debug, thiserror::Error)]
@@ -147,8 +148,8 @@ fn failure(error: reqwest::Error) -> Failure {
     }
     let connect = error.is_connect();
     let mut words = innermost(&error);
-    if words.contains(STRANGE_ISSUER) {
-        words = format!("{words}; {NAME_THE_CA}");
+    if let Some((_, remedy)) = REMEDIES.iter().find(|(word, _)| words.contains(word)) {
+        words = format!("{words}; {remedy}");
     }
     if connect { Failure::Connect(words) } else { Failure::Broken(words) }
 }

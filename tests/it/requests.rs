@@ -58,6 +58,9 @@ async fn a_request_has_the_headers_of_the_contract_and_no_others() {
         expected.extend(signed.then_some("webhook-signature"));
         expected.extend(replayed.then_some("x-event-replay"));
         assert_eq!(one.headers.keys().map(|name| name.as_str()).collect::<BTreeSet<_>>(), expected);
+        let page = include_str!("../../docs/HANDLERS.md");
+        let untold = expected.iter().find(|name| !http.contains(name) && !page.contains(&format!("| `{name}` |")));
+        assert_eq!(untold, None, "docs/HANDLERS.md does not tell it");
         assert_eq!(header(one, "content-type"), "application/json");
         assert_eq!((header(one, "webhook-id"), header(one, "x-event-type")), (id.as_str(), "message_new"));
         assert_eq!(number(one, "x-event-seq"), 1);
