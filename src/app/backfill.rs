@@ -177,10 +177,16 @@ impl Job<'_> {
                     let is_on = |name| told.events.get(name).is_some_and(|flag| flag.0);
                     return Wants { new: is_on("message_new"), replies: is_on("message_reply") };
                 }
-                Err(CallError::Api(error)) if error.class() != ErrorClass::Transient => {
+                Err(CallError::Api(error))
+                    if matches!(error.class(), ErrorClass::Alarm | ErrorClass::NeverRetry | ErrorClass::NoData)
+                        || failures >= TRIES =>
+                {
                     return Wants { new: true, replies: true };
                 }
-                Err(error) => self.wait(&error, &mut failures, false).await,
+                Err(error) => {
+                    let slow = matches!(&error, CallError::Api(api) if api.class() == ErrorClass::LongPause);
+                    self.wait(&error, &mut failures, slow).await;
+                }
             }
         }
     }
@@ -203,14 +209,20 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Asks until there is an answer, or a refusal. What is too much for one answer is asked for in halves.
-    async fn ask(&mut self, peer: i64, from: i64, mut to: i64, wants: Wants) -> Turned {
+    /// Asks until there is an answer, or a refusal. What is too much for one answer is asked for in halves; a half without
+    /// any message is not the end of the chat.
+    async fn ask(&mut self, peer: i64, first: i64, last: i64, wants: Wants) -> Turned {
+        let (mut from, mut to) = (first, last);
         let (mut failures, mut tries) = (0, 0);
         loop {
             self.pace.tick().await;
             self.calls = self.calls.saturating_add(1);
             let error = match self.of.client.messages(peer, from..=to).await {
-                Ok(raw) => return self.of.convert(peer, (from, to), &raw, wants).await,
+                Ok(raw) if raw.is_empty() && to < last => {
+                    (from, to, failures, tries) = (to + 1, last, 0, 0);
+                    continue;
+                }
+                Ok(raw) => return self.of.convert(peer, (first, to), &raw, wants).await,
                 Err(error) => error,
             };
             let slow = match &error {

@@ -98,6 +98,7 @@ impl Ingest {
             }
         };
         tokio::select! {
+            biased;
             () = stop.cancelled() => Ok(()),
             ended = all => ended,
         }
@@ -212,11 +213,12 @@ impl Intake<'_> {
             // There is none to renew: one is asked for anyway.
             return;
         }
-        let wait = self.sessions.take(now);
+        let wait = self.sessions.wait(now);
         if !wait.is_zero() {
             self.renewal = Some(now.plus(wait));
             return;
         }
+        self.sessions.take(now);
         let age = self.ingest.client.session_max_age();
         match self.ingest.client.session().await {
             Ok(reply) => {
@@ -236,11 +238,12 @@ impl Intake<'_> {
     }
 
     async fn open(&mut self) -> Result<(), OutboxError> {
-        let wait = self.sessions.take(self.ingest.clock.now());
+        let wait = self.sessions.wait(self.ingest.clock.now());
         if !wait.is_zero() {
             let words = "sessions were asked for too often: VK limits that".to_owned();
             self.trouble(words, wait).await;
         }
+        self.sessions.take(self.ingest.clock.now());
         match self.ingest.client.session().await {
             Ok(reply) => {
                 self.refusals = 0;

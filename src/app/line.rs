@@ -168,7 +168,7 @@ impl<'a> Line<'a> {
                 let (settings, jitter) = (&self.worker.backoff, &mut self.jitter);
                 let mut wait = |attempt| backoff::wait(settings, attempt, jitter.random::<f64>());
                 let began = if counts && counted >= self.worker.max_attempts {
-                    let began = self.lanes.given_up(key, Instant::now(), &mut wait);
+                    let began = self.lanes.given_up(key, Instant::now(), retry_after, &mut wait);
                     let reason =
                         format!("{counted} failures counted against it while others were answered; the last: {words}");
                     tracing::error!(%destination, %seq, event_id = %dispatch.event.event.event_id, reason, "given up: dead letter");

@@ -175,7 +175,8 @@ impl Line<'_> {
                 job.read_to = last.queued.seq;
             }
             for letter in letters {
-                self.histories.insert((number, letter.queued.seq), History { next_try: None, ..letter.history });
+                self.histories
+                    .insert((number, letter.queued.seq), History { next_try: None, counted: 0, ..letter.history });
                 let key = LaneKey { replay: number, lane: letter.queued.event.lane() };
                 self.offer(key, letter.queued);
             }

@@ -118,7 +118,10 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
         tasks.spawn("backfill", backfill.run(stop.clone()));
     } else {
         // Before a message comes that nobody takes note of: what is kept would be wrong from then on.
-        outbox.forget_chats(settings.vk.group_id).await?;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            done = outbox.forget_chats(settings.vk.group_id) => done?,
+        }
     }
     let ingest = Ingest {
         backfill,

@@ -65,6 +65,11 @@ impl BackfillView {
         if self.refused_chats > 0 {
             words.push(format!("{} chats refused: {}", self.refused_chats, self.refusal.as_deref().unwrap_or("?")));
         }
+        if self.refused_chats == 0
+            && let Some(refusal) = &self.refusal
+        {
+            words.push(refusal.clone());
+        }
         if self.left_chats > 0 {
             words.push(format!("{} chats left: too much", self.left_chats));
         }

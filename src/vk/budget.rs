@@ -26,20 +26,24 @@ impl SessionBudget {
         Self { left: AT_ONCE, counted: now }
     }
 
-    /// Takes one out; how long to wait before it may be used.
-    pub fn take(&mut self, now: Moment) -> Duration {
-        let earned = self.counted.age(now).as_millis() / EVERY.as_millis();
-        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+    /// How long to wait before one may be asked for.
+    pub fn wait(&mut self, now: Moment) -> Duration {
+        self.count(now);
+        if self.left > 0 { Duration::ZERO } else { EVERY.saturating_sub(self.counted.age(now)) }
+    }
+
+    /// One is asked for.
+    pub fn take(&mut self, now: Moment) {
+        self.count(now);
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// Adds what was earned since.
+    fn count(&mut self, now: Moment) {
+        let earned = u32::try_from(self.counted.age(now).as_millis() / EVERY.as_millis()).unwrap_or(u32::MAX);
         self.left = self.left.saturating_add(earned).min(AT_ONCE);
-        self.counted = if self.left == AT_ONCE || now < self.counted { now } else { self.counted.plus(EVERY * earned) };
-        if let Some(left) = self.left.checked_sub(1) {
-            self.left = left;
-            return Duration::ZERO;
-        }
-        let wait = EVERY.saturating_sub(self.counted.age(now));
-        // The one that is earned then is this one.
-        self.counted = self.counted.plus(EVERY);
-        wait
+        let full = self.left == AT_ONCE || now < self.counted;
+        self.counted = if full { now } else { self.counted.plus(EVERY.saturating_mul(earned)) };
     }
 }
 
@@ -52,22 +56,32 @@ mod tests {
         let mut now = Moment(1_000_000);
         let mut budget = SessionBudget::new(now);
         for _ in 0..AT_ONCE {
-            assert_eq!(budget.take(now), Duration::ZERO);
+            assert_eq!(budget.wait(now), Duration::ZERO);
+            budget.take(now);
         }
         for _ in 0..3 {
-            let wait = budget.take(now);
+            let wait = budget.wait(now);
             assert!(wait > Duration::from_secs(14) && wait <= EVERY, "{wait:?}");
+            assert_eq!(budget.wait(now), wait, "a look takes nothing");
             now = now.plus(wait);
+            assert_eq!(budget.wait(now), Duration::ZERO);
+            budget.take(now);
         }
         now = now.plus(EVERY * (AT_ONCE + 5));
-        let at_once = (0..100).take_while(|_| budget.take(now).is_zero()).count();
+        let mut at_once = 0;
+        while budget.wait(now).is_zero() {
+            budget.take(now);
+            at_once += 1;
+        }
         assert_eq!(at_once, 20);
     }
 
     #[test]
     fn a_clock_that_is_set_back_locks_nobody_out() {
         let mut budget = SessionBudget::new(Moment(1_000_000_000));
-        let waits: Vec<Duration> = (0..AT_ONCE + 2).map(|_| budget.take(Moment(0))).collect();
-        assert!(waits.iter().all(|wait| *wait <= EVERY * 2), "{waits:?}");
+        for _ in 0..AT_ONCE + 2 {
+            assert!(budget.wait(Moment(0)) <= EVERY);
+            budget.take(Moment(0));
+        }
     }
 }

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use event_router::clock::Clock;
 use event_router::domain::event::{Event, Source};
 use event_router::domain::ids::{EventId, GroupId};
+use event_router::domain::time::Moment;
 use event_router::outbox::gaps::GapView;
 use event_router::outbox::{Fetched, FetchedAs, Filled, Heard, Turned};
 use event_router::sim::books::Served;
@@ -232,6 +234,47 @@ async fn what_does_not_come_back_is_told() {
     service.stop().await;
 }
 
+/// A page that is asked for in halves: a half in which all messages were deleted is not the end of the chat.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_page_of_deleted_messages_is_not_the_end() {
+    let mut talk = Talk::new("").await;
+    let service = talk.rig.start().await;
+    talk.say(CHAT + 1, 100, false);
+    talk.rig.until_settled().await;
+    service.stop().await;
+    (0..150).for_each(|_| talk.say(CHAT + 1, 100, true));
+    (2..=51).for_each(|cmid| talk.rig.vk.delete_message(CHAT + 1, cmid));
+    talk.rig.vk.forget();
+    talk.rig.vk.inject_call(METHOD, Fault::Huge);
+    let service = talk.rig.start().await;
+    let told = talk.filled().await.backfill.expect("told");
+    assert_eq!((told.recovered, told.refused_chats), (100, 0), "{told:?}");
+    service.stop().await;
+}
+
+/// A limit of the call that tells which types are on is waited for: nothing comes that would not have come live.
+#[tokio::test(flavor = "multi_thread")]
+async fn which_types_are_on_is_asked_until_it_is_told() {
+    let mut talk = Talk::new("").await;
+    let own = -talk.rig.vk.group_id();
+    let events = json!({ "message_new": 1, "message_reply": 0 });
+    talk.rig.vk.set_community(json!({ "is_enabled": true, "api_version": "5.199", "events": events }));
+    let service = talk.rig.start().await;
+    talk.say(CHAT + 1, 100, false);
+    talk.rig.until_settled().await;
+    service.stop().await;
+    talk.say(CHAT + 1, 100, true);
+    talk.say(CHAT + 1, own, true);
+    talk.rig.vk.forget();
+    for code in [29, 10, 29] {
+        talk.rig.vk.inject_call("groups.getLongPollSettings", Fault::ApiError(code));
+    }
+    let service = talk.rig.start_by(Clock::hasty(Moment(1_790_000_000_000), 1000));
+    let told = talk.filled().await.backfill.expect("told");
+    assert_eq!((told.recovered, told.switched_off), (1, 1), "{told:?}");
+    service.stop().await;
+}
+
 /// While it is off nobody takes note of what comes live: nothing of it is fetched when it is on again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_live_while_it_was_off_is_not_fetched_when_it_is_on_again() {
@@ -263,6 +306,8 @@ async fn what_came_live_while_it_was_off_is_not_fetched_when_it_is_on_again() {
     let service = talk.rig.start().await;
     let told = talk.filled().await.backfill.expect("told");
     assert_eq!(told.refusal.as_deref(), Some("vk.backfill was switched off"), "{told:?}");
+    let words = String::from_utf8_lossy(&talk.rig.run(&["outbox", "gaps"]).await.stdout).into_owned();
+    assert!(words.contains("switched off"), "{words}");
     service.stop().await;
 }
 

@@ -266,8 +266,14 @@ async fn an_event_that_fails_while_others_are_answered_is_given_up_and_its_chat_
     let words = shown.to_string();
     assert!(words.contains("4 failures counted against it while others were answered; the last: HTTP 500"), "{words}");
     assert!(words.contains("it hurts"), "{words}");
-    rig.books(&BTreeSet::from([("all".to_owned(), bad.clone())]));
-    rig.handler("all").answer(|_| Answer::Status(200, ""));
+    let balance = rig.books(&BTreeSet::from([("all".to_owned(), bad.clone())]));
+    assert!(balance.balanced(), "{balance}");
+    // A replay is tried anew, and more than once.
+    let asked = AtomicU32::new(0);
+    rig.handler("all").answer(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => Answer::Status(500, ""),
+        _ => Answer::Status(200, ""),
+    });
     assert!(rig.run(&["outbox", "replay", &bad, "--yes"]).await.status.success());
     rig.until("it is delivered after all", |stats| view(stats, "all").dead == 0).await;
     service.stop().await;
@@ -276,9 +282,20 @@ async fn an_event_that_fails_while_others_are_answered_is_given_up_and_its_chat_
 /// Nobody is answered for a long time, across a restart: nothing is given up, whatever `max_attempts` says.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_many_attempts_gives_nothing_up() {
-    let mut rig = Rig::new(&[("all", "max_attempts = 1")], FAST).await;
+    let mut rig = Rig::new(&[("all", "max_attempts = 3")], FAST).await;
+    let service = rig.start().await;
+    // All is well before it.
+    (0..5).for_each(|chat| drop(rig.message(chat, "x", &["all"])));
+    rig.until_settled().await;
     rig.handler("all").answer(|_| Answer::Status(500, ""));
-    for round in 1..=2 {
+    // At first one chat alone goes on writing.
+    let asked = rig.handler("all").received().len() + 12;
+    (0..5).for_each(|_| drop(rig.message(3, "at night", &["all"])));
+    within("twelve attempts", rig.handler("all").until(|received| received.len() >= asked)).await;
+    let stats = rig.stats().await;
+    assert_eq!((view(&stats, "all").dead, view(&stats, "all").pending), (0, 5));
+    service.stop().await;
+    for round in 2..=3 {
         let service = rig.start().await;
         for chat in 0..5 {
             rig.message(chat, "x", &["all"]);

@@ -134,7 +134,7 @@ mod tests {
                 *told.counted.entry(peer).or_default() += u32::from(counts);
                 let mut wait = |n: u32| SECOND * 2u32.saturating_pow(n.min(6)).min(60);
                 if counts && *counted == MOST {
-                    lanes.given_up(dispatch.key, now, &mut wait);
+                    lanes.given_up(dispatch.key, now, None, &mut wait);
                     *told.dead.entry(peer).or_default() += 1;
                 } else {
                     lanes.failed(dispatch.key, now, *attempts, None, &mut wait);
@@ -179,6 +179,16 @@ mod tests {
         }
         let refused = play(&[60, 45, 300], 12, |_, _, _| Away);
         assert_eq!(sum(&refused.counted), 0, "{refused:?}");
+    }
+
+    #[test]
+    fn an_outage_that_answers_500_to_all_kills_nothing_although_others_were_answered_before_it() {
+        let night: Handler = |second, _, _| if (7200..28_800).contains(&second) { Plain } else { Fine };
+        let told = play(&[600, 1_000_000], 10, night);
+        assert_eq!(sum(&told.dead), 0, "one chat goes on writing: {told:?}");
+        let short: Handler = |second, _, _| if (7300..10_000).contains(&second) { Plain } else { Fine };
+        let told = play(&[1800, 2700], 4, short);
+        assert_eq!(sum(&told.dead), 0, "two chats, each for itself: {told:?}");
     }
 
     #[test]

@@ -182,6 +182,8 @@ impl Lanes {
         let state = self.lanes.get_mut(&key)?;
         let event = state.queue.front().cloned().expect("invariant: a lane that may be sent has an event");
         state.phase = Phase::InFlight;
+        // An answer of before its first attempt says nothing about it.
+        state.answers.get_or_insert(self.blame.answers());
         self.in_flight += 1;
         self.replays_in_flight += usize::from(key.replay > 0);
         Some(Dispatch { key, event, aside: state.aside.is_some() })
@@ -285,9 +287,18 @@ impl Lanes {
 
     /// The attempt of `key` failed and its event is given up: its chat goes on with the next one. Returns whether an outage
     /// began with it.
-    pub fn given_up(&mut self, key: LaneKey, now: Instant, wait: &mut dyn FnMut(u32) -> Duration) -> bool {
+    pub fn given_up(
+        &mut self,
+        key: LaneKey,
+        now: Instant,
+        asked: Option<RetryAfter>,
+        wait: &mut dyn FnMut(u32) -> Duration,
+    ) -> bool {
         self.landed(key);
         self.blame.note(key.lane, false);
+        if let Some(RetryAfter::Destination(span)) = asked {
+            self.hold_until = self.hold_until.max(Some(now + span));
+        }
         self.leave(key, now);
         self.went_wrong(key, now, wait)
     }
