@@ -77,8 +77,21 @@ fn answer(
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let token = words.get("access_token").map(String::as_str).or(bearer);
-    if server.settings().token.as_deref().is_some_and(|wanted| token != Some(wanted)) {
+    let known = match server.settings().token.as_deref() {
+        Some(wanted) => token == Some(wanted),
+        None => token.is_some_and(|token| !token.is_empty()),
+    };
+    if !known {
         return Err((5, String::new()));
+    }
+    if method.contains("LongPoll") {
+        // Without these VK gives nothing.
+        let group: Option<i64> = words.get("group_id").and_then(|group| group.trim().parse().ok());
+        match group {
+            None => return Err((100, "One of the parameters specified was missing or invalid: group_id".to_owned())),
+            Some(group) if group != server.group_id() => return Err((125, String::new())),
+            Some(_) => {}
+        }
     }
     let inner = &mut *server.inner();
     match method {
@@ -117,6 +130,9 @@ async fn poll(
     let ts: u64 = words.get("ts").and_then(|ts| ts.parse().ok()).unwrap_or(0);
     let wait = words.get("wait").and_then(|wait| wait.parse().ok()).unwrap_or(25).min(LONGEST_WAIT);
     let key = words.get("key").map(String::as_str).unwrap_or_default();
+    if words.get("act").is_none_or(|act| act != "a_check") {
+        return StatusCode::BAD_REQUEST.into_response();
+    }
     let planned = {
         let (inner, settings) = (&mut *server.inner(), server.settings());
         inner.polls.push(ts);

@@ -39,7 +39,7 @@ pub struct Settings {
     pub group_id: i64,
     /// The version in the community's Long Poll settings: the shape of its events.
     pub api_version: String,
-    /// The token it takes; any, when there is none.
+    /// The token it takes; any but none, when there is nothing here.
     pub token: Option<String>,
     /// The ts of the first update, less one.
     pub first_ts: u64,

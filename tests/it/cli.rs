@@ -294,7 +294,12 @@ async fn the_simulated_vk_alone_says_where_it_is() {
         let answer = reqwest::get(&path).await.expect("an answer");
         serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
     };
-    let session = get(format!("{url}/method/groups.getLongPollServer?group_id=1&access_token=t&v=5.199")).await;
+    // What VK refuses it refuses, too.
+    for (words, code) in [("group_id=218730916", 5), ("access_token=t", 100), ("access_token=t&group_id=1", 125)] {
+        let refused = get(format!("{url}/method/groups.getLongPollServer?v=5.199&{words}")).await;
+        assert_eq!(refused["error"]["error_code"], code, "{words}: {refused}");
+    }
+    let session = get(format!("{url}/method/groups.getLongPollServer?group_id=218730916&access_token=t&v=5.199")).await;
     let session = &session["response"];
     let word = |key: &str| session[key].as_str().expect("text").to_owned();
     let answer = get(format!("{}?act=a_check&key={}&ts={}&wait=5", word("server"), word("key"), word("ts"))).await;

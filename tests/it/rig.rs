@@ -90,7 +90,9 @@ impl Rig {
         more: &str,
     ) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let vk = VkServer::start(vk).await.expect("a simulated VK");
+        // A client that forgets its token gets nothing.
+        let vk = VkServer::start(Settings { token: Some("a-secret-token".to_owned()), ..vk }).await;
+        let vk = vk.expect("a simulated VK");
         let mut handlers = BTreeMap::new();
         let mut config = format!(
             "{rest}\n[vk]\ntoken = \"a-secret-token\"\napi_url = {:?}\ngroup_id = {}\nwait = \"2s\"\n{more}\n[outbox]\ndir = {:?}\n{outbox}\n",

@@ -154,7 +154,7 @@ async fn updates_of_a_file_come_untouched_over_https() {
         let answer = client.get(url).send().await.expect("an answer");
         String::from_utf8(answer.bytes().await.expect("a body").to_vec()).expect("text")
     };
-    let session = get(format!("{url}/method/{SESSION}?group_id=1&access_token=t&v=5.199")).await;
+    let session = get(format!("{url}/method/{SESSION}?group_id=218730916&access_token=t&v=5.199")).await;
     let session: Value = serde_json::from_str(&session).expect("JSON");
     let word = |key: &str| session["response"][key].as_str().expect("text").to_owned();
     assert_eq!(word("server"), format!("{url}/lp"));
