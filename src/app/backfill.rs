@@ -37,7 +37,7 @@ const CALLS_IN_ALL: u32 = 36_000;
 /// How often a call may fail before it is looked whether VK answers at all: if it does, it is this chat that it refuses.
 const TRIES: u32 = 8;
 /// How long live polling may take to catch up before fetching begins beside it.
-const CATCH_UP: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_secs(30);
 /// Between calls that fail.
 const BACKOFF: BackoffSettings = BackoffSettings {
     initial_interval: Duration::from_secs(2),

@@ -49,6 +49,10 @@ const SLOW_BACKOFF: BackoffSettings = BackoffSettings {
 const RENEWAL_PAUSE: Duration = Duration::from_secs(300);
 /// A checkpoint that has not moved is written again this often, to tell when VK was last heard.
 const HEARD_EVERY: Duration = Duration::from_secs(60);
+/// How many answers in a row that send us elsewhere are followed without a pause.
+const DETOURS_AT_ONCE: u32 = 5;
+/// An answer with fewer updates than this, or one that was waited for, ends a backlog.
+const BACKLOG_UPDATES: usize = 10;
 /// An empty answer that comes at once is not asked for again before this.
 const EMPTY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -87,6 +91,7 @@ impl Ingest {
                 ingest: &self,
                 session: Session::new(checkpoint.map(|checkpoint| checkpoint.ts)),
                 failures: 0,
+                detours: 0,
                 refusals: 0,
                 committed,
                 renewal: None,
@@ -108,8 +113,10 @@ impl Ingest {
 struct Intake<'a> {
     ingest: &'a Ingest,
     session: Session,
-    /// Polls in a row that brought nothing to go on with.
+    /// Polls in a row that brought no answer of sense.
     failures: u32,
+    /// Answers in a row that sent us elsewhere: to another ts, for another key.
+    detours: u32,
     /// Calls for a session in a row that brought none.
     refusals: u32,
     /// When the checkpoint was last committed.
@@ -167,29 +174,30 @@ impl Intake<'_> {
                     let commit = self.session.updates(next);
                     self.take(commit, &ts, &raw).await?;
                 }
-                if raw.is_empty() || start.elapsed() >= EMPTY_PAUSE {
-                    // VK had nothing more to say at once.
+                if raw.len() < BACKLOG_UPDATES || start.elapsed() >= EMPTY_PAUSE {
+                    // VK has no backlog for us.
                     self.ingest.caught_up.send_replace(());
                 }
                 if idle && start.elapsed() < EMPTY_PAUSE {
                     self.ingest.clock.sleep(EMPTY_PAUSE).await;
                 }
                 self.failures = 0;
+                self.detours = 0;
             }
             Ok(PollReply::Outdated { ts: next }) => {
                 let commit = self.session.outdated(next);
                 self.take(commit, &ts, &[]).await?;
                 self.heard();
-                self.linger().await;
+                self.detour().await;
             }
             Ok(PollReply::KeyExpired) => {
                 tracing::info!("the Long Poll key has expired; a new one is asked for, ts stays");
                 self.session.key_expired();
-                self.linger().await;
+                self.detour().await;
             }
             Ok(PollReply::Lost) => {
                 self.session.lost();
-                self.linger().await;
+                self.detour().await;
             }
             Ok(PollReply::Unknown { code }) => {
                 self.session.unreadable();
@@ -338,11 +346,13 @@ impl Intake<'_> {
         self.trouble(words, pause).await;
     }
 
-    /// VK answered, but nothing that polling goes on with: the first time at once, then ever more slowly.
-    async fn linger(&mut self) {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures > 1 {
-            let pause = backoff::wait(&POLL_BACKOFF, self.failures - 1, self.jitter.random::<f64>());
+    /// VK answered and sent us elsewhere. We go there at once, since what it still has may be gone soon; only when it does so
+    /// again and again, ever more slowly.
+    async fn detour(&mut self) {
+        self.failures = 0;
+        self.detours = self.detours.saturating_add(1);
+        if let Some(many) = self.detours.checked_sub(DETOURS_AT_ONCE).filter(|many| *many > 0) {
+            let pause = backoff::wait(&POLL_BACKOFF, many, self.jitter.random::<f64>());
             self.ingest.clock.sleep(pause).await;
         }
     }

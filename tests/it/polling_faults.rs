@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use event_router::clock::Clock;
+use event_router::domain::time::Moment;
 use event_router::sim::vk_server::Fault;
 use serde_json::Value;
 
@@ -269,5 +271,27 @@ async fn a_ts_that_goes_backwards_repeats_nothing_and_loses_nothing() {
     let gaps = rig.gaps().await;
     assert_eq!((gaps.len(), gaps[0].distance, stats.repeats), (1, Some(-4), 4), "{gaps:?}");
     assert_eq!(rig.assert_balanced().repeats, 0);
+    service.stop().await;
+}
+
+/// After a bad night VK sends us to another ts again and again, since its history is short and much goes on: we go there at
+/// once, before that is gone as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_vk_sends_us_we_go_at_once_although_the_night_was_bad() {
+    let mut rig = Rig::new(&[("all", "")], "").await;
+    let service = rig.start_by(Clock::hasty(Moment(1_790_000_000_000), 20));
+    within("the first poll", rig.vk.until(|vk| !vk.polls().is_empty())).await;
+    rig.message(1, "before", &["all"]);
+    rig.until_settled().await;
+    // At this pace thirty seconds of backoff take one and a half.
+    (0..9).for_each(|_| rig.vk.inject(Fault::Html502));
+    (0..4).for_each(|_| rig.vk.inject(Fault::Failed1));
+    within("the first of them", async { while rig.gaps().await.is_empty() {} }).await;
+    let start = std::time::Instant::now();
+    within("the last of them", async { while rig.gaps().await.len() < 4 {} }).await;
+    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+    rig.message(1, "after", &["all"]);
+    rig.until_settled().await;
+    rig.assert_balanced();
     service.stop().await;
 }
