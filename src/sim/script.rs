@@ -1,5 +1,7 @@
 //! Seeded invention: a stream of updates of all kinds. The same seed gives the same stream. Deliberately absent: sending it.
 
+use std::collections::HashMap;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -25,6 +27,8 @@ pub struct Script {
     group_id: i64,
     count: u64,
     chats: i64,
+    /// The last message of each conversation: VK numbers them one by one.
+    last: HashMap<i64, u64>,
 }
 
 /// An invented update and what should become of it.
@@ -40,7 +44,13 @@ impl Script {
     /// A stream of updates in `chats` chats and as many dialogs.
     #[must_use]
     pub fn new(seed: u64, group_id: i64, chats: u32) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), group_id, count: 0, chats: i64::from(chats.max(1)) }
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            group_id,
+            count: 0,
+            chats: i64::from(chats.max(1)),
+            last: HashMap::new(),
+        }
     }
 
     fn below(&mut self, limit: i64) -> i64 {
@@ -63,7 +73,7 @@ impl Script {
                 let text = format!("{} №{}", self.pick(&TEXTS), self.count);
                 (
                     "message_new",
-                    json!({ "message": self.message(user, peer, &text), "client_info": { "keyboard": true, "lang_id": 0 } }),
+                    json!({ "message": self.new_message(user, peer, &text), "client_info": { "keyboard": true, "lang_id": 0 } }),
                     "messages",
                 )
             }
@@ -71,19 +81,19 @@ impl Script {
                 let text = self.pick(&COMMANDS);
                 (
                     "message_new",
-                    json!({ "message": self.message(user, peer, text), "client_info": { "keyboard": true } }),
+                    json!({ "message": self.new_message(user, peer, text), "client_info": { "keyboard": true } }),
                     "commands",
                 )
             }
             70..84 => {
                 let payload = json!({ "keyboard_owner_id": user, "call_action": "test", "n": self.count });
                 let press = format!("{:012x}", self.count);
-                let object = json!({ "user_id": user, "peer_id": peer, "event_id": press, "payload": payload, "conversation_message_id": self.count });
+                let object = json!({ "user_id": user, "peer_id": peer, "event_id": press, "payload": payload, "conversation_message_id": self.last(peer) });
                 ("message_event", object, "buttons")
             }
             84..89 => (
                 "message_reaction_event",
-                json!({ "reacted_id": user, "peer_id": peer, "cmid": self.count, "reaction_id": 3 }),
+                json!({ "reacted_id": user, "peer_id": peer, "cmid": self.last(peer), "reaction_id": 3 }),
                 "",
             ),
             89..93 => ("message_edit", self.message(user, peer, "исправлено"), ""),
@@ -118,10 +128,20 @@ impl Script {
         format!("{:016x}{:016x}{:08x}", self.random.random::<u64>(), self.random.random::<u64>(), self.count)
     }
 
+    /// The number of the last message of a conversation.
+    fn last(&self, peer: i64) -> u64 {
+        self.last.get(&peer).copied().unwrap_or(1)
+    }
+
+    fn new_message(&mut self, user: i64, peer: i64, text: &str) -> Value {
+        *self.last.entry(peer).or_default() += 1;
+        self.message(user, peer, text)
+    }
+
     fn message(&mut self, user: i64, peer: i64, text: &str) -> Value {
         let mut message = json!({
             "date": 1_709_107_923 + self.count, "from_id": user, "id": 0, "out": 0, "peer_id": peer, "text": text,
-            "conversation_message_id": self.count, "fwd_messages": [], "attachments": [], "important": false, "is_hidden": false, "random_id": 0
+            "conversation_message_id": self.last(peer), "fwd_messages": [], "attachments": [], "important": false, "is_hidden": false, "random_id": 0
         });
         match self.below(10) {
             0 => {

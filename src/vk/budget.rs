@@ -9,7 +9,7 @@ use crate::domain::time::Moment;
 /// So many at once.
 const AT_ONCE: u32 = 20;
 /// Then one in this time.
-const EVERY: Duration = Duration::from_secs(15);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// What is left of it.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,7 @@ mod tests {
         }
         for _ in 0..3 {
             let wait = budget.wait(now);
-            assert!(wait > Duration::from_secs(14) && wait <= EVERY, "{wait:?}");
+            assert!(wait > Duration::from_secs(4) && wait <= EVERY, "{wait:?}");
             assert_eq!(budget.wait(now), wait, "a look takes nothing");
             now = now.plus(wait);
             assert_eq!(budget.wait(now), Duration::ZERO);
