@@ -285,24 +285,6 @@ impl Lanes {
         (pause, self.went_wrong(key, now, wait))
     }
 
-    /// The attempt of `key` failed and its event is given up: its chat goes on with the next one. Returns whether an outage
-    /// began with it.
-    pub fn given_up(
-        &mut self,
-        key: LaneKey,
-        now: Instant,
-        asked: Option<RetryAfter>,
-        wait: &mut dyn FnMut(u32) -> Duration,
-    ) -> bool {
-        self.landed(key);
-        self.blame.note(key.lane, false);
-        if let Some(RetryAfter::Destination(span)) = asked {
-            self.hold_until = self.hold_until.max(Some(now + span));
-        }
-        self.leave(key, now);
-        self.went_wrong(key, now, wait)
-    }
-
     /// The event at the front of a lane is done with.
     fn leave(&mut self, key: LaneKey, now: Instant) {
         let Some(mut state) = self.lanes.remove(&key) else { return };

@@ -1,9 +1,10 @@
-//! Events that leave their chat unsent, taken out by an operator or too old: the rest goes on without them. Deliberately
-//! absent: who may, how old is too old, what is kept of them.
+//! Events that leave their chat without an answer: given up, too old, taken out by an operator. The rest goes on without them.
+//! Deliberately absent: when to give up, how old is too old, who may take out, what is kept of them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{LaneKey, Lanes, Phase, State};
+use crate::domain::delivery::RetryAfter;
 use crate::domain::ids::{Lane, Seq};
 
 /// What came of taking an event out.
@@ -23,6 +24,24 @@ pub enum Withdrawn {
 }
 
 impl Lanes {
+    /// The attempt of `key` failed and its event is given up: its chat goes on with the next one. Returns whether an outage
+    /// began with it.
+    pub fn given_up(
+        &mut self,
+        key: LaneKey,
+        now: Instant,
+        asked: Option<RetryAfter>,
+        wait: &mut dyn FnMut(u32) -> Duration,
+    ) -> bool {
+        self.landed(key);
+        self.blame.note(key.lane, false);
+        if let Some(RetryAfter::Destination(span)) = asked {
+            self.hold_until = self.hold_until.max(Some(now + span));
+        }
+        self.leave(key, now);
+        self.went_wrong(key, now, wait)
+    }
+
     /// The event that [`Lanes::next`] has given is not sent: it is done with, and says nothing about the destination.
     pub fn passed_over(&mut self, key: LaneKey, now: Instant) {
         self.landed(key);
@@ -64,8 +83,6 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
