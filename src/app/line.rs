@@ -14,8 +14,9 @@ use rand::{RngExt, SeedableRng};
 use super::worker::Worker;
 use crate::delivery::backoff;
 use crate::domain::delivery::Outcome;
+use crate::domain::event::Queued;
 use crate::domain::ids::Seq;
-use crate::domain::lanes::{Dispatch, Gate, Lanes, Withdrawn};
+use crate::domain::lanes::{Dispatch, Gate, LaneKey, Lanes, Withdrawn};
 use crate::domain::time::Moment;
 use crate::outbox::records::{AttemptNote, History, OutageRecord, ReplayRecord};
 use crate::outbox::{Change, Cursor, Discard, OutboxError, Place, Settlement};
@@ -28,19 +29,25 @@ const SETTLE_EVENTS: usize = 1000;
 /// How long a cursor that passed events of others may wait to be stored.
 const LOOKED_AFTER: Duration = Duration::from_secs(1);
 /// How much of an error a history tells of: all of it fits one value of the store.
-const NOTE_CHARS: usize = 300;
+pub(super) const NOTE_CHARS: usize = 300;
+/// How many bytes of bodies go into one request of several events, but for the first one's.
+const BATCH_BYTES: usize = 1 << 20;
 /// How many attempts a history tells of, the latest ones.
 const HISTORY_NOTES: usize = 10;
 
 /// An attempt that is about to be made.
 pub(super) struct Begun {
     pub(super) dispatch: Dispatch,
+    /// What goes along with it.
+    pub(super) along: Vec<Dispatch>,
     pub(super) number: u32,
 }
 
 /// An attempt that is over.
 pub(super) struct Done {
     pub(super) dispatch: Dispatch,
+    /// What went along with it.
+    pub(super) along: Vec<Dispatch>,
     pub(super) at: Moment,
     pub(super) outcome: Outcome,
     pub(super) latency: Duration,
@@ -66,9 +73,9 @@ pub(super) struct Line<'a> {
     changed: Option<Instant>,
     /// When the cursor passed events without a change.
     pub(super) looked: Option<Instant>,
-    last_ok: Option<Moment>,
+    pub(super) last_ok: Option<Moment>,
     outage: Option<OutageRecord>,
-    last_error: Option<(Moment, String)>,
+    pub(super) last_error: Option<(Moment, String)>,
     jitter: StdRng,
 }
 
@@ -106,9 +113,15 @@ impl<'a> Line<'a> {
         Ok(line)
     }
 
-    pub(super) fn begin(&self, dispatch: Dispatch) -> Begun {
+    /// An event is about to be sent, and with it what may go along.
+    pub(super) fn begin(&mut self, dispatch: Dispatch) -> Begun {
         let history = self.histories.get(&(dispatch.key.replay, dispatch.event.seq));
-        Begun { number: history.map_or(1, |history| history.attempts + 1), dispatch }
+        let number = history.map_or(1, |history| history.attempts + 1);
+        let room = BATCH_BYTES.saturating_sub(dispatch.event.event.body.len());
+        let (now, max_age) = (self.worker.clock.now(), self.worker.max_age);
+        let fit = |event: &Queued| max_age.is_none_or(|most| event.event.received_at.age(now) <= most);
+        let along = self.lanes.along(&dispatch, self.worker.batch_max - 1, room, &fit);
+        Begun { dispatch, along, number }
     }
 
     /// Whether an event is too old to be sent; what is replayed never is.
@@ -129,7 +142,10 @@ impl<'a> Line<'a> {
     }
 
     pub(super) fn finish(&mut self, done: Done) {
-        let Done { dispatch, at, outcome, latency } = done;
+        if !done.along.is_empty() {
+            return self.finish_batch(done);
+        }
+        let Done { dispatch, at, outcome, latency, .. } = done;
         let (key, seq) = (dispatch.key, dispatch.event.seq);
         let latency_ms = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
         let known = self.histories.remove(&(key.replay, seq));
@@ -200,7 +216,17 @@ impl<'a> Line<'a> {
     /// The handler answered: the event is settled and an outage, if there was one, is over.
     fn answered(&mut self, dispatch: &Dispatch) {
         self.settle(dispatch);
-        if self.lanes.answered(dispatch.key, Instant::now())
+        self.outage_over(dispatch.key);
+    }
+
+    /// A random number for the spread of a wait.
+    pub(super) fn draw(&mut self) -> f64 {
+        self.jitter.random::<f64>()
+    }
+
+    /// The handler answered a request that began with this chat.
+    pub(super) fn outage_over(&mut self, key: LaneKey) {
+        if self.lanes.answered(key, Instant::now())
             && let Some(outage) = self.outage.take()
         {
             let since = outage.since.rfc3339();
@@ -236,7 +262,7 @@ impl<'a> Line<'a> {
     }
 
     /// The event is done with, as far as the log is concerned.
-    fn settle(&mut self, dispatch: &Dispatch) {
+    pub(super) fn settle(&mut self, dispatch: &Dispatch) {
         if dispatch.key.replay == 0 && !dispatch.aside {
             self.cursor.settle(dispatch.event.seq);
         }
@@ -319,7 +345,7 @@ impl<'a> Line<'a> {
 }
 
 /// Adds an attempt to what was tried.
-fn tried(known: Option<History>, note: AttemptNote, next_try: Option<Moment>) -> History {
+pub(super) fn tried(known: Option<History>, note: AttemptNote, next_try: Option<Moment>) -> History {
     let mut history = known.unwrap_or_else(|| History { since: note.at, ..History::default() });
     history.attempts = history.attempts.saturating_add(1);
     history.next_try = next_try;

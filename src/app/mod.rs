@@ -4,6 +4,7 @@
 //! `outbox`.
 
 mod backfill;
+mod batch;
 mod community;
 pub mod converter;
 pub mod ingest;

@@ -95,6 +95,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
             id,
             backoff: to.backoff,
             concurrency: to.concurrency,
+            batch_max: to.batch_max,
             max_attempts: to.max_attempts,
             max_age: to.max_age,
             sender,

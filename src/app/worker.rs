@@ -31,6 +31,8 @@ pub struct Worker {
     pub backoff: BackoffSettings,
     /// Requests in flight at once.
     pub concurrency: usize,
+    /// How many events go into one request at most; with more than one the body is a list.
+    pub batch_max: usize,
     /// How many failures of an event count before it is given up.
     pub max_attempts: u32,
     /// How old an event may be when it is sent.
@@ -117,10 +119,16 @@ impl Worker {
 
     async fn attempt(&self, begun: Begun) -> Done {
         let at = self.clock.now();
-        let attempt =
-            Attempt { event: begun.dispatch.event.clone(), number: begun.number, replay: begun.dispatch.key.replay };
+        let Begun { dispatch, along, number } = begun;
+        let attempt = Attempt {
+            event: dispatch.event.clone(),
+            along: along.iter().map(|dispatch| dispatch.event.clone()).collect(),
+            list: self.batch_max > 1,
+            number,
+            replay: dispatch.key.replay,
+        };
         let (outcome, latency) = self.sender.attempt(&attempt, at).await;
-        Done { dispatch: begun.dispatch, at, outcome, latency }
+        Done { dispatch, along, at, outcome, latency }
     }
 }
 

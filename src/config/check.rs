@@ -308,6 +308,6 @@ mod tests {
         let checked = told.map(|row| {
             assert_eq!(loaded(Some((row.key, row.default.trim_matches('`')))), loaded(None), "{}", row.key);
         });
-        assert_eq!(checked.count(), 28);
+        assert_eq!(checked.count(), 29);
     }
 }

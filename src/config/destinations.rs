@@ -23,6 +23,7 @@ const SIGNING_KEY: &str = "whsec_ and the base64 of 24 random bytes or more";
 pub(super) struct Delivery {
     timeout: Duration,
     concurrency: usize,
+    batch_max: usize,
     max_attempts: u32,
     max_age: Option<Duration>,
     backoff: BackoffSettings,
@@ -40,6 +41,7 @@ impl Default for Delivery {
         Self {
             timeout: 10 * SECOND,
             concurrency: 16,
+            batch_max: 1,
             max_attempts: 12,
             max_age: None,
             backoff,
@@ -61,6 +63,10 @@ impl Delivery {
                 .integer("concurrency", 1, 1024)
                 .and_then(|number| usize::try_from(number).ok())
                 .unwrap_or(self.concurrency),
+            batch_max: table
+                .integer("batch_max", 1, 1000)
+                .and_then(|number| usize::try_from(number).ok())
+                .unwrap_or(self.batch_max),
             max_attempts: table
                 .integer("max_attempts", 1, i64::from(u32::MAX))
                 .and_then(|number| u32::try_from(number).ok())
@@ -124,7 +130,7 @@ pub(super) fn destinations_section(all: &Reader<'_>, defaults: &Delivery) -> Vec
             table.problem("ca_file", "found it beside a url without https, expected https there, or no ca_file");
         }
         let rule = rule(&table);
-        let Delivery { timeout, concurrency, max_attempts, max_age, backoff, reject_on } =
+        let Delivery { timeout, concurrency, batch_max, max_attempts, max_age, backoff, reject_on } =
             defaults.overridden(&table, false);
         table.finish();
         if let (Some(name), Some(url)) = (name, url) {
@@ -136,6 +142,7 @@ pub(super) fn destinations_section(all: &Reader<'_>, defaults: &Delivery) -> Vec
                 ca,
                 timeout,
                 concurrency,
+                batch_max,
                 max_attempts,
                 max_age,
                 reject_on,

@@ -1,6 +1,7 @@
-//! An event as an HTTP request (contract §3): the headers, and the
-//! signature over what is sent. The body is the event's, as stored. Deliberately absent: sending.
+//! An event, or several, as an HTTP request (contract §3): the headers, the body, and the signature over what is sent. An event's
+//! body is sent as stored. Deliberately absent: sending.
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::signature::{SigningKey, signatures};
@@ -17,6 +18,10 @@ const TIMESTAMP: &str = "webhook-timestamp";
 pub struct Attempt {
     /// The event and its position.
     pub event: Queued,
+    /// What goes along with it, in order.
+    pub along: Vec<Queued>,
+    /// Whether the body is a list, even of one.
+    pub list: bool,
     /// Number of this attempt, from 1.
     pub number: u32,
     /// The replay it belongs to; 0 is none.
@@ -27,9 +32,13 @@ pub struct Attempt {
 #[must_use]
 pub fn headers(attempt: &Attempt, now: Moment) -> HeaderMap {
     let event = &attempt.event.event;
+    let id = match attempt.list {
+        false => event.event_id.as_str().to_owned(),
+        true => format!("{}+{}", event.event_id, 1 + attempt.along.len()),
+    };
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(HeaderName::from_static(ID), text(event.event_id.as_str()));
+    headers.insert(HeaderName::from_static(ID), text(&id));
     headers.insert(HeaderName::from_static(TIMESTAMP), HeaderValue::from(now.unix_seconds()));
     headers.insert(HeaderName::from_static("x-event-type"), text(&event.event_type));
     headers.insert(HeaderName::from_static("x-event-seq"), HeaderValue::from(attempt.event.seq.0));
@@ -41,6 +50,22 @@ pub fn headers(attempt: &Attempt, now: Moment) -> HeaderMap {
         headers.insert(HeaderName::from_static("x-event-source"), HeaderValue::from_static("backfill"));
     }
     headers
+}
+
+/// The body of an attempt.
+#[must_use]
+pub fn body(attempt: &Attempt) -> Bytes {
+    if !attempt.list {
+        return attempt.event.event.body.clone();
+    }
+    let all = std::iter::once(&attempt.event).chain(&attempt.along).map(|queued| &queued.event.body);
+    let mut body = Vec::with_capacity(1 + all.clone().map(|body| body.len() + 1).sum::<usize>());
+    for (place, one) in all.enumerate() {
+        body.push(if place == 0 { b'[' } else { b',' });
+        body.extend_from_slice(one);
+    }
+    body.push(b']');
+    Bytes::from(body)
 }
 
 /// Signs what is sent: the id and the timestamp as they stand in the headers, and the body, byte by byte. Without keys there
@@ -63,8 +88,6 @@ fn text(text: &str) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::domain::event::Event;
     use crate::domain::ids::{EventId, GroupId, Seq};
@@ -79,7 +102,13 @@ mod tests {
             received_at: Moment(0),
             body: Bytes::from_static(b"{}"),
         };
-        Attempt { event: Queued { seq: Seq(42), source: Source::Live, event }, number: 3, replay: 0 }
+        Attempt {
+            event: Queued { seq: Seq(42), source: Source::Live, event },
+            number: 3,
+            replay: 0,
+            along: Vec::new(),
+            list: false,
+        }
     }
 
     #[test]
@@ -115,5 +144,15 @@ mod tests {
     fn a_type_that_no_header_can_carry_is_sent_without_what_does_not_fit() {
         assert_eq!(headers(&attempt("new\nтип_x"), Moment(0))["x-event-type"], "new_x");
         assert_eq!(headers(&attempt("\n"), Moment(0))["x-event-type"], "");
+    }
+
+    #[test]
+    fn several_events_are_a_list_under_the_id_of_the_first_and_their_count() {
+        let mut several = attempt("message_new");
+        several.list = true;
+        let id = |attempt: &Attempt| headers(attempt, Moment(0))[ID].to_str().expect("text").to_owned();
+        assert_eq!((id(&several).as_str(), body(&several).as_ref()), ("8dd5+1", b"[{}]".as_slice()));
+        several.along = vec![several.event.clone(), several.event.clone()];
+        assert_eq!((id(&several).as_str(), body(&several).as_ref()), ("8dd5+3", b"[{},{},{}]".as_slice()));
     }
 }

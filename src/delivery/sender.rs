@@ -7,7 +7,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response, Url};
 
-use super::request::{Attempt, headers, sign};
+use super::request::{Attempt, body, headers, sign};
 use super::settings::Settings;
 use super::signature::SigningKey;
 use crate::domain::delivery::{EXCERPT_BYTES, Failure, Outcome, Verdict, excerpt, judge, retry_after};
@@ -100,7 +100,7 @@ impl Sender {
     /// Dropping it abandons the attempt: the handler may have taken the event all the same.
     pub async fn attempt(&self, attempt: &Attempt, now: Moment) -> (Outcome, Duration) {
         let start = Instant::now();
-        let body = attempt.event.event.body.clone();
+        let body = body(attempt);
         let mut headers = headers(attempt, now);
         sign(&mut headers, &self.keys, &body);
         let request = self.client.post(self.url.clone()).headers(headers).body(body);

@@ -25,6 +25,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Requests in flight at once, one per chat.
     pub concurrency: usize,
+    /// How many events go into one request at most; with more than one the body is a list.
+    pub batch_max: usize,
     /// How many failures of an event count (contract §3) before it is given up.
     pub max_attempts: u32,
     /// How old an event may be when it is sent; nothing is any age.

@@ -356,3 +356,57 @@ async fn a_paused_destination_gets_nothing_until_it_is_resumed_and_loses_nothing
     assert!(words(&output).contains("there is no destination \"nobody\"; there are: busy, calm"), "{}", words(&output));
     service.stop().await;
 }
+
+/// Several events in one request: all of them, in order per chat; one that is refused is found out alone and takes no other
+/// with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_keep_order_and_a_refusal_inside_one_finds_its_event() {
+    let mut rig = Rig::new(&[("all", "batch_max = 50\nconcurrency = 2")], FAST).await;
+    rig.handler("all").answer(|received| {
+        let bad = String::from_utf8_lossy(&received.body).contains("bad");
+        Answer::Status(if bad { 422 } else { 200 }, "no")
+    });
+    rig.handler("all").down();
+    let service = rig.start().await;
+    let mut dead = BTreeSet::new();
+    for n in 0..600 {
+        let id = rig.message(n % 7, if n % 199 == 5 { "bad" } else { "good" }, &["all"]);
+        if n % 199 == 5 {
+            dead.insert(("all".to_owned(), id));
+        }
+    }
+    let head = rig.vk.head().to_string();
+    rig.until("all is read", |stats| stats.checkpoints[0].ts == head).await;
+    rig.handler("all").up().await.expect("up");
+    let stats = rig.until_settled().await;
+    let all = view(&stats, "all");
+    assert_eq!((all.dead, all.delivered), (dead.len() as u64, 600 - dead.len() as u64));
+    let balance = rig.books(&dead);
+    assert!(balance.balanced(), "{balance}");
+    let received = rig.handler("all").received();
+    let requests = received.iter().filter(|one| one.status > 0).count();
+    assert!(requests < 250, "{requests} requests");
+    let alone = received.iter().filter(|one| one.status == 422 && one.event_id.ends_with("+1")).count();
+    assert_eq!(alone, dead.len(), "only what was sent alone is refused");
+    service.stop().await;
+}
+
+/// An outage with batches: nothing is given up, nobody is blamed, all of it arrives in order after.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_with_batches_loses_nothing_over_a_restart() {
+    let mut rig = Rig::new(&[("all", "batch_max = 20\nmax_attempts = 2")], FAST).await;
+    let service = rig.start().await;
+    (0..100).for_each(|n| drop(rig.message(n % 9, "before", &["all"])));
+    rig.until_settled().await;
+    rig.handler("all").answer(|_| Answer::Status(503, ""));
+    (0..300).for_each(|n| drop(rig.message(n % 9, "during", &["all"])));
+    let asked = rig.handler("all").received().len() + 20;
+    within("twenty attempts", rig.handler("all").until(|received| received.len() >= asked)).await;
+    service.stop().await;
+    rig.handler("all").answer(|_| Answer::Status(200, ""));
+    let service = rig.start().await;
+    let stats = rig.until_settled().await;
+    assert_eq!((view(&stats, "all").dead, view(&stats, "all").delivered), (0, 400));
+    rig.assert_balanced();
+    service.stop().await;
+}

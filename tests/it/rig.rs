@@ -14,7 +14,7 @@ use event_router::config::{Source, load};
 use event_router::outbox::gaps::GapView;
 use event_router::outbox::views::{DestinationView, Stats};
 use event_router::sim::books::{Balance, Served, Taken, balance};
-use event_router::sim::handler::Handler;
+use event_router::sim::handler::{Handler, Received};
 use event_router::sim::vk_server::{Settings, VkServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -221,7 +221,7 @@ impl Rig {
     pub(crate) fn books(&self, dead: &BTreeSet<(String, String)>) -> Balance {
         let take = |handler: &Handler| {
             let fine = handler.received().into_iter().filter(|one| (200..300).contains(&one.status));
-            fine.map(|one| Taken { event_id: one.event_id, body: one.body.to_vec() }).collect()
+            fine.flat_map(|one| taken(&one)).collect()
         };
         let taken = self.handlers.iter().map(|(name, handler)| ((*name).to_owned(), take(handler))).collect();
         balance(&self.served, &taken, dead)
@@ -232,6 +232,22 @@ impl Rig {
         assert!(balance.balanced(), "{balance}");
         balance
     }
+}
+
+/// What a request brought: one event, or a list of them.
+fn taken(one: &Received) -> Vec<Taken> {
+    if !one.body.starts_with(b"[") {
+        return vec![Taken { event_id: one.event_id.clone(), body: one.body.to_vec() }];
+    }
+    let all: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&one.body).expect("a list");
+    let event = |raw: &&serde_json::value::RawValue| {
+        let value: Value = serde_json::from_str(raw.get()).expect("JSON");
+        let event_id = value["event_id"].as_str().expect("an id").to_owned();
+        Taken { event_id, body: raw.get().as_bytes().to_vec() }
+    };
+    let events: Vec<Taken> = all.iter().map(event).collect();
+    assert_eq!(one.event_id, format!("{}+{}", events[0].event_id, events.len()));
+    events
 }
 
 pub(crate) fn view<'a>(stats: &'a Stats, name: &str) -> &'a DestinationView {

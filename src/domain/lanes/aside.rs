@@ -76,7 +76,15 @@ impl Lanes {
         let aside = Some(Aside { loaded: Seq(first.0.saturating_sub(1)), last });
         self.lanes.insert(
             key,
-            State { queue: VecDeque::new(), phase: Phase::Loading, last_attempt: None, answers: None, aside },
+            State {
+                queue: VecDeque::new(),
+                phase: Phase::Loading,
+                last_attempt: None,
+                flying: 0,
+                alone: 0,
+                answers: None,
+                aside,
+            },
         );
         self.enlist(key, Phase::Loading);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Gate, Lanes};
+use super::{Gate, Lanes, Phase};
 
 impl Lanes {
     /// What stands in the way.
@@ -49,5 +49,31 @@ impl Lanes {
     #[must_use]
     pub fn replaying(&self) -> usize {
         self.replaying
+    }
+
+    /// When [`Lanes::next`] is worth asking again, if time alone can change its answer.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        let due = match &self.outage {
+            Some(_) if self.in_flight > 0 => None,
+            Some(outage) => self
+                .lanes
+                .iter()
+                .filter(|(key, _)| key.replay == 0)
+                .filter_map(|(_, state)| match state.phase {
+                    Phase::Ready | Phase::Waiting { asked: false, .. } => Some(outage.next_probe),
+                    Phase::Waiting { until, asked: true } => Some(outage.next_probe.max(until)),
+                    Phase::InFlight | Phase::Loading => None,
+                })
+                .min(),
+            // What is ready and was not sent although there is room waits for the hold alone.
+            None if self.in_flight < self.width
+                && !(self.ready.is_empty() && (self.ready_replay.is_empty() || self.replays_are_many())) =>
+            {
+                self.hold_until
+            }
+            None => self.waiting.first().map(|(until, _)| *until),
+        }?;
+        Some(self.hold_until.map_or(due, |until| due.max(until)))
     }
 }

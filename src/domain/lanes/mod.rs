@@ -6,6 +6,7 @@
 //! them, and neither begin an outage nor are sent in one. Deliberately absent: sending, storing, what was tried of an event.
 
 mod aside;
+mod batch;
 mod blame;
 mod look;
 mod withdraw;
@@ -93,6 +94,10 @@ struct State {
     queue: VecDeque<Queued>,
     phase: Phase,
     last_attempt: Option<Instant>,
+    /// How many of its first events are in flight.
+    flying: usize,
+    /// How many of its first events are sent alone: a batch with them has failed.
+    alone: usize,
     /// How many attempts of all chats had been answered when its first event was last tried; nothing before that.
     answers: Option<u64>,
     aside: Option<Aside>,
@@ -167,7 +172,15 @@ impl Lanes {
         let phase = not_before.map_or(Phase::Ready, |until| Phase::Waiting { until, asked: false });
         self.lanes.insert(
             key,
-            State { queue: VecDeque::from([event]), phase, last_attempt: None, answers: None, aside: None },
+            State {
+                queue: VecDeque::from([event]),
+                phase,
+                last_attempt: None,
+                flying: 0,
+                alone: 0,
+                answers: None,
+                aside: None,
+            },
         );
         self.enlist(key, phase);
     }
@@ -182,6 +195,7 @@ impl Lanes {
         let state = self.lanes.get_mut(&key)?;
         let event = state.queue.front().cloned().expect("invariant: a lane that may be sent has an event");
         state.phase = Phase::InFlight;
+        state.flying = 1;
         // An answer of before its first attempt says nothing about it.
         state.answers.get_or_insert(self.blame.answers());
         self.in_flight += 1;
@@ -279,6 +293,7 @@ impl Lanes {
         if let Some(state) = self.lanes.get_mut(&key) {
             state.last_attempt = Some(now);
             state.answers = answers;
+            state.flying = 0;
             state.phase = phase;
         }
         self.enlist(key, phase);
@@ -288,11 +303,15 @@ impl Lanes {
     /// The event at the front of a lane is done with.
     fn leave(&mut self, key: LaneKey, now: Instant) {
         let Some(mut state) = self.lanes.remove(&key) else { return };
-        if let Some(event) = state.queue.pop_front()
-            && state.aside.is_none()
-        {
-            self.count(key, &event, false);
+        // What is taken out of a waiting chat does not fly.
+        let gone = state.flying.max(1);
+        for event in state.queue.drain(..gone.min(state.queue.len())) {
+            if state.aside.is_none() {
+                self.count(key, &event, false);
+            }
         }
+        state.flying = 0;
+        state.alone = state.alone.saturating_sub(gone);
         state.last_attempt = Some(now);
         state.answers = None;
         let phase = match (state.queue.is_empty(), state.aside) {
@@ -331,32 +350,6 @@ impl Lanes {
                 false
             }
         }
-    }
-
-    /// When [`Lanes::next`] is worth asking again, if time alone can change its answer.
-    #[must_use]
-    pub fn next_due(&self) -> Option<Instant> {
-        let due = match &self.outage {
-            Some(_) if self.in_flight > 0 => None,
-            Some(outage) => self
-                .lanes
-                .iter()
-                .filter(|(key, _)| key.replay == 0)
-                .filter_map(|(_, state)| match state.phase {
-                    Phase::Ready | Phase::Waiting { asked: false, .. } => Some(outage.next_probe),
-                    Phase::Waiting { until, asked: true } => Some(outage.next_probe.max(until)),
-                    Phase::InFlight | Phase::Loading => None,
-                })
-                .min(),
-            // What is ready and was not sent although there is room waits for the hold alone.
-            None if self.in_flight < self.width
-                && !(self.ready.is_empty() && (self.ready_replay.is_empty() || self.replays_are_many())) =>
-            {
-                self.hold_until
-            }
-            None => self.waiting.first().map(|(until, _)| *until),
-        }?;
-        Some(self.hold_until.map_or(due, |until| due.max(until)))
     }
 
     fn enlist(&mut self, key: LaneKey, phase: Phase) {

@@ -57,9 +57,9 @@ impl Lanes {
     pub fn withdraw(&mut self, seq: Seq, now: Instant) -> Withdrawn {
         let holds = |state: &State| state.queue.iter().position(|event| event.seq == seq);
         let found = self.lanes.iter().filter(|(key, _)| key.replay == 0);
-        let found = found.filter_map(|(key, state)| Some((*key, holds(state)?, state.phase))).next();
-        let Some((key, place, phase)) = found else { return Withdrawn::Unknown };
-        if place == 0 && phase == Phase::InFlight {
+        let found = found.filter_map(|(key, state)| Some((*key, holds(state)?, state.phase, state.flying))).next();
+        let Some((key, place, phase, flying)) = found else { return Withdrawn::Unknown };
+        if phase == Phase::InFlight && place < flying {
             return Withdrawn::InFlight;
         }
         let Some(state) = self.lanes.get_mut(&key) else { return Withdrawn::Unknown };

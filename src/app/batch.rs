@@ -1,0 +1,63 @@
+//! What follows from the answer to a request of several events (contract §3): a 2xx delivers all, anything else sends them again
+//! one by one and blames nobody. Part of [`Line`]. Deliberately absent: which events go together (`domain::lanes`).
+
+use std::time::Instant;
+
+use super::line::{Done, Line, NOTE_CHARS, tried};
+use crate::delivery::backoff;
+use crate::domain::delivery::{Outcome, RetryAfter};
+use crate::domain::lanes::{Dispatch, LaneKey};
+use crate::outbox::records::AttemptNote;
+use crate::outbox::{Change, Place};
+
+impl Line<'_> {
+    /// A batch is over.
+    pub(super) fn finish_batch(&mut self, done: Done) {
+        let Done { dispatch, along, at, outcome, latency } = done;
+        let latency_ms = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
+        let (destination, events) = (&self.worker.name, 1 + along.len());
+        let all: Vec<&Dispatch> = std::iter::once(&dispatch).chain(&along).collect();
+        let mut keys: Vec<LaneKey> = Vec::new();
+        for one in &all {
+            if !keys.contains(&one.key) {
+                keys.push(one.key);
+            }
+        }
+        let (answer, excerpt, asked) = match outcome {
+            Outcome::Delivered { status } => {
+                tracing::debug!(%destination, first = %dispatch.event.seq, events, status, latency_ms, "delivered together");
+                self.last_ok = Some(at);
+                for one in &all {
+                    let seq = one.event.seq;
+                    let from = if one.aside { Place::Aside(one.key.lane) } else { Place::Log };
+                    let tried = self.histories.remove(&(0, seq)).is_some();
+                    self.change(Change::Delivered { seq, from, tried });
+                    self.settle(one);
+                }
+                for key in keys.iter().skip(1) {
+                    self.lanes.went_along(*key, Instant::now());
+                }
+                self.outage_over(dispatch.key);
+                return;
+            }
+            Outcome::Refused { status, excerpt } => (format!("HTTP {status}"), excerpt, None),
+            Outcome::Failed { failure, excerpt, retry_after } => (failure.to_string(), excerpt, retry_after),
+        };
+        tracing::warn!(%destination, first = %dispatch.event.seq, events, error = answer, latency_ms, "a batch failed: its events are sent again one by one");
+        let pause = self.scatter(&keys, asked);
+        let answer: String = format!("{answer} (with {} others)", events - 1).chars().take(NOTE_CHARS).collect();
+        for one in all {
+            let note = AttemptNote { at, answer: answer.clone(), latency_ms, excerpt: excerpt.clone() };
+            let known = self.histories.remove(&(0, one.event.seq));
+            let history = tried(known, note, Some(self.worker.clock.now().plus(pause)));
+            self.histories.insert((0, one.event.seq), history.clone());
+            self.change(Change::Tried { seq: one.event.seq, history });
+        }
+        self.last_error = Some((at, answer));
+    }
+
+    fn scatter(&mut self, keys: &[LaneKey], asked: Option<RetryAfter>) -> std::time::Duration {
+        let (settings, draw) = (&self.worker.backoff, self.draw());
+        self.lanes.scattered(keys, Instant::now(), asked, &mut |attempt| backoff::wait(settings, attempt, draw))
+    }
+}
