@@ -293,6 +293,8 @@ impl Lanes {
         if let Some(state) = self.lanes.get_mut(&key) {
             state.last_attempt = Some(now);
             state.answers = answers;
+            // What has failed by itself takes no other with it.
+            state.alone = state.alone.max(state.flying);
             state.flying = 0;
             state.phase = phase;
         }
