@@ -181,19 +181,28 @@ async fn discard(State(door): State<Door>, Json(asked): Json<ReplayAsked>) -> Re
             told.matched += door.outbox.operate(operation).await?;
         }
     }
+    let mut refused = Vec::new();
     for (id, name, seq) in plan.pending {
         told.matched += match door.workers.iter().find(|(known, _)| known.as_str() == name) {
             Some((_, worker)) => {
                 let (reply, answer) = oneshot::channel();
                 let gone = |_| Trouble::Outbox(OutboxError::Closed);
                 worker.send(Discard { seq, reply }).await.map_err(|_| Trouble::Outbox(OutboxError::Closed))?;
-                answer.await.map_err(gone)?.map_err(|words| Trouble::Refused(format!("{name}: {words}")))?;
-                1
+                match answer.await.map_err(gone)? {
+                    Ok(()) => 1,
+                    Err(words) => {
+                        refused.push(format!("{name}: {words}"));
+                        0
+                    }
+                }
             }
             None => door.outbox.operate(Operation::DiscardPending(id, seq)).await?,
         };
     }
     tracing::warn!(discarded = told.matched, "rows were discarded by an operator");
+    if !refused.is_empty() {
+        return Err(Trouble::Refused(format!("{} row(s) are discarded, but {}", told.matched, refused.join("; "))));
+    }
     Ok(Json(told))
 }
 

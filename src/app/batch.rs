@@ -1,7 +1,7 @@
 //! What follows from the answer to a request of several events (contract §3): a 2xx delivers all, anything else sends them again
 //! one by one and blames nobody. Part of [`Line`]. Deliberately absent: which events go together (`domain::lanes`).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::line::{Done, Line, NOTE_CHARS, tried};
 use crate::delivery::backoff;
@@ -23,7 +23,7 @@ impl Line<'_> {
                 keys.push(one.key);
             }
         }
-        let (answer, excerpt, asked) = match outcome {
+        let (answer, excerpt, refused, asked) = match outcome {
             Outcome::Delivered { status } => {
                 tracing::debug!(%destination, first = %dispatch.event.seq, events, status, latency_ms, "delivered together");
                 self.last_ok = Some(at);
@@ -40,11 +40,14 @@ impl Line<'_> {
                 self.outage_over(dispatch.key);
                 return;
             }
-            Outcome::Refused { status, excerpt } => (format!("HTTP {status}"), excerpt, None),
-            Outcome::Failed { failure, excerpt, retry_after } => (failure.to_string(), excerpt, retry_after),
+            Outcome::Refused { status, excerpt } => (format!("HTTP {status}"), excerpt, true, None),
+            Outcome::Failed { failure, excerpt, retry_after } => (failure.to_string(), excerpt, false, retry_after),
         };
         tracing::warn!(%destination, first = %dispatch.event.seq, events, error = answer, latency_ms, "a batch failed: its events are sent again one by one");
-        let pause = self.scatter(&keys, asked);
+        let (pause, ended) = self.scatter(&keys, refused, asked);
+        if ended {
+            self.answers_again();
+        }
         let answer: String = format!("{answer} (with {} others)", events - 1).chars().take(NOTE_CHARS).collect();
         for one in all {
             let note = AttemptNote { at, answer: answer.clone(), latency_ms, excerpt: excerpt.clone() };
@@ -56,8 +59,9 @@ impl Line<'_> {
         self.last_error = Some((at, answer));
     }
 
-    fn scatter(&mut self, keys: &[LaneKey], asked: Option<RetryAfter>) -> std::time::Duration {
+    fn scatter(&mut self, keys: &[LaneKey], refused: bool, asked: Option<RetryAfter>) -> (Duration, bool) {
         let (settings, draw) = (&self.worker.backoff, self.draw());
-        self.lanes.scattered(keys, Instant::now(), asked, &mut |attempt| backoff::wait(settings, attempt, draw))
+        self.lanes
+            .scattered(keys, Instant::now(), refused, asked, &mut |attempt| backoff::wait(settings, attempt, draw))
     }
 }

@@ -226,9 +226,14 @@ impl<'a> Line<'a> {
 
     /// The handler answered a request that began with this chat.
     pub(super) fn outage_over(&mut self, key: LaneKey) {
-        if self.lanes.answered(key, Instant::now())
-            && let Some(outage) = self.outage.take()
-        {
+        if self.lanes.answered(key, Instant::now()) {
+            self.answers_again();
+        }
+    }
+
+    /// An outage is over.
+    pub(super) fn answers_again(&mut self) {
+        if let Some(outage) = self.outage.take() {
             let since = outage.since.rfc3339();
             tracing::info!(destination = %self.worker.name, since, "destination answers again");
         }

@@ -13,6 +13,8 @@ use crate::outbox::{Change, Cursor, OutboxError};
 
 /// How many events of live chats wait in memory at most.
 const QUEUED_EVENTS: usize = 2048;
+/// How many of them a chat keeps that has more than half of them.
+const KEPT_EVENTS: usize = 256;
 /// How many bytes of bodies they may have.
 const QUEUED_BYTES: usize = 16 << 20;
 /// How many chats of a destination may be aside; then reading waits.
@@ -82,7 +84,11 @@ impl Line<'_> {
             pages += 1;
             let (events, bytes) = self.lanes.queued();
             if events >= QUEUED_EVENTS || bytes >= QUEUED_BYTES || self.cursor.horizon() >= self.cursor.limit() {
-                let moved = self.lanes.move_blocked_aside(ASIDE_CHATS.saturating_sub(self.lanes.aside()));
+                let room = ASIDE_CHATS.saturating_sub(self.lanes.aside());
+                let mut moved = self.lanes.move_blocked_aside(room);
+                if moved.is_empty() && room > 0 && !self.lanes.is_down() {
+                    moved = self.lanes.move_longest_aside(QUEUED_EVENTS / 2, KEPT_EVENTS);
+                }
                 if moved.is_empty() {
                     break;
                 }

@@ -200,6 +200,7 @@ fn replays(made: &[ReplayMade], done: &str) -> String {
             "quarantine" => {
                 format!("{} update(s) in quarantine {done}: they are converted again{number}\n", one.matched)
             }
+            name if one.expired => format!("{} expired event(s) of {name} {done}{number}\n", one.matched),
             name => format!("{} dead letter(s) of {name} {done}{number}\n", one.matched),
         }
     };

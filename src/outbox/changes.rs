@@ -43,20 +43,19 @@ pub(super) fn apply(
             record.discarded += 1;
             leave(kv, batch, id, record, seq, from)?;
             batch.delete(keys::history(id, seq));
-            frame::put(
-                batch,
-                keys::mark(id, seq),
-                &MarkRecord { at, what: Mark::Discarded { was: "pending".to_owned() } },
-            );
+            if from == Place::Log || log::one(kv, seq)?.is_some() {
+                let what = Mark::Discarded { was: "pending".to_owned() };
+                frame::put(batch, keys::mark(id, seq), &MarkRecord { at, what });
+            }
         }
         Change::Expired { event, from, at } => {
             leave(kv, batch, id, record, event.seq, from)?;
             batch.delete(keys::history(id, event.seq));
-            if from == Place::Log || log::one(kv, event.seq)?.is_some() {
+            if from == Place::Log {
                 record.expired += 1;
                 frame::put(batch, keys::mark(id, event.seq), &MarkRecord { at, what: Mark::Expired });
             } else {
-                // Nothing else keeps it any more.
+                // The log may delete it soon: retention counts from when it went aside.
                 record.dead += 1;
                 let (seq, reason) = (event.seq, "it was older than max_age when it would have been sent".to_owned());
                 let event = log::record_of(&event, vec![id]);

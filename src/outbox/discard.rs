@@ -11,7 +11,7 @@ use super::records::ReplayFilter;
 use super::replay::{self, Plan};
 use super::requests::Operation;
 use super::rows;
-use super::views::{DeliveryState, ListState, ReplayAsked};
+use super::views::{DeliveryState, ListState, ReplayAsked, Selector};
 use crate::domain::ids::Seq;
 
 /// What a request takes.
@@ -40,6 +40,12 @@ pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<DiscardPlan, KvError> {
     let mut plan = DiscardPlan::default();
     if wants(ListState::Dead) || wants(ListState::Expired) || wants(ListState::Quarantined) {
         plan.rows = replay::plan(kv, asked)?;
+    }
+    if asked.id.is_some() && asked.selector.state.is_none() {
+        let selector = Selector { state: Some(ListState::Expired), ..asked.selector.clone() };
+        plan.rows.extend(
+            replay::plan(kv, &ReplayAsked { selector, ..asked.clone() })?.into_iter().filter(|rows| rows.expired),
+        );
     }
     let Some(id) = asked.id.as_deref().filter(|_| wants(ListState::Pending)) else { return Ok(plan) };
     let Some(row) = lookup::show(kv, id)?.map(|shown| shown.row) else { return Ok(plan) };
@@ -72,7 +78,7 @@ pub fn page(kv: &dyn Kv, plan: &Plan, from: u64) -> Result<Option<(Operation, u6
         return Ok(found.last().map(|last| last + 1).map(|next| (Operation::DiscardQuarantined(found), next)));
     }
     if plan.expired {
-        rows::expired(kv, plan.destination, Seq(from), |logged| {
+        rows::expired(kv, plan.destination, Seq(from), |logged, _| {
             if filter.takes(logged.queued.seq, &log::event_record(logged)) {
                 found.push(logged.queued.seq.0);
             }

@@ -105,6 +105,7 @@ impl State {
         };
         let mut cursor = Cursor::stored(id, &record.cursor)?;
         let from = match aside_lane(kv, id, seq)? {
+            Some(lane) if batch.row(kv, &keys::aside(id, lane, seq))?.is_none() => return Ok(0),
             Some(lane) => Place::Aside(lane),
             None if seq < next && seq < cursor.limit() && cursor.waits(seq) => {
                 look_past(kv, &mut cursor, id, seq, next)?;
@@ -143,6 +144,10 @@ impl State {
             Ok(aside.len() < AT_ONCE)
         })?;
         for (seq, lane) in aside {
+            if batch.row(kv, &keys::aside(id, lane, seq))?.is_none() {
+                // Another operator's, in this very commit.
+                continue;
+            }
             apply(kv, batch, id, record, Change::Discarded { seq, from: Place::Aside(lane), at })?;
             count += 1;
         }
@@ -151,11 +156,17 @@ impl State {
             let from = cursor.floor();
             for chunk in log::read(kv, from, next, READ_BYTES)? {
                 let ours = chunk.events.iter().filter(|logged| logged.destinations.contains(&id));
-                for seq in ours.map(|logged| logged.queued.seq).filter(|seq| *seq >= from && cursor.waits(*seq)) {
+                let waiting = ours.map(|logged| logged.queued.seq).filter(|seq| *seq >= from && cursor.waits(*seq));
+                for seq in waiting.collect::<Vec<_>>() {
+                    if seq >= cursor.horizon() {
+                        cursor.looked(seq.next());
+                    } else {
+                        cursor.settle(seq);
+                    }
                     apply(kv, batch, id, record, Change::Discarded { seq, from: Place::Log, at })?;
                     count += 1;
                 }
-                cursor = Cursor::at(chunk.end().max(from));
+                cursor.looked(chunk.end());
             }
         }
         record.cursor = cursor.record();

@@ -38,7 +38,7 @@ impl Plan {
     /// What is told of it; `number` is that of the replay, once there is one.
     #[must_use]
     pub fn made(&self, number: Option<u64>) -> ReplayMade {
-        ReplayMade { destination: self.name.clone(), matched: self.matched, number }
+        ReplayMade { destination: self.name.clone(), matched: self.matched, expired: self.expired, number }
     }
 }
 

@@ -15,6 +15,7 @@ use super::records::{
 };
 use crate::domain::event::Queued;
 use crate::domain::ids::{Lane, LaneOf, Seq};
+use crate::domain::time::Moment;
 
 /// How many keys are read at a time.
 const PAGE_KEYS: usize = 64;
@@ -115,9 +116,10 @@ pub fn replays(kv: &dyn Kv) -> Result<Vec<(u64, ReplayRecord)>, KvError> {
 pub fn replayable(kv: &dyn Kv, number: u64, job: &ReplayRecord, after: Seq) -> Result<Vec<DeadLetter>, KvError> {
     let mut found = Vec::new();
     if job.expired {
-        expired(kv, job.destination, after.next(), |logged| {
+        expired(kv, job.destination, after.next(), |logged, at| {
             let (seq, event) = (logged.queued.seq, log::event_record(logged));
-            if seq < job.up_to && job.filter.takes(seq, &event) {
+            // What was still pending when the replay was made is not meant, even if it has expired since.
+            if at <= job.at && seq < job.up_to && job.filter.takes(seq, &event) {
                 found.push(DeadLetter { queued: logged.queued.clone(), history: History::default() });
             }
             Ok(found.len() < REPLAY_ROWS)
@@ -172,7 +174,7 @@ pub fn count_dead(kv: &dyn Kv, id: DestinationId, filter: &ReplayFilter) -> Resu
 /// When the store cannot be read.
 pub fn count_expired(kv: &dyn Kv, id: DestinationId, filter: &ReplayFilter) -> Result<u64, KvError> {
     let mut count = 0;
-    expired(kv, id, Seq(0), |logged| {
+    expired(kv, id, Seq(0), |logged, _| {
         count += u64::from(filter.takes(logged.queued.seq, &log::event_record(logged)));
         Ok(true)
     })?;
@@ -187,14 +189,15 @@ pub fn expired(
     kv: &dyn Kv,
     id: DestinationId,
     from: Seq,
-    mut visit: impl FnMut(&Logged) -> Result<bool, KvError>,
+    mut visit: impl FnMut(&Logged, Moment) -> Result<bool, KvError>,
 ) -> Result<(), KvError> {
     walk(kv, keys::mark(id, from), &keys::mark(id, Seq(u64::MAX)), |key, value| {
         let Some(seq) = keys::last_number(key, keys::ROW_LEN) else { return Ok(true) };
-        if frame::parse::<MarkRecord>(key, &frame::whole(kv, key, value)?)?.what != Mark::Expired {
+        let mark: MarkRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
+        if mark.what != Mark::Expired {
             return Ok(true);
         }
-        log::one(kv, Seq(seq))?.map_or(Ok(true), |logged| visit(&logged))
+        log::one(kv, Seq(seq))?.map_or(Ok(true), |logged| visit(&logged, mark.at))
     })
 }
 

@@ -289,6 +289,8 @@ impl Salvage {
                 self.last_replay = self.last_replay.max(number);
                 pages.put(key.to_vec(), bytes);
             }
+            // Its log is sent again: nothing of it is marked.
+            Some(b"y/") if self.is_lost(keys::destination_of(key).unwrap_or_default()) => {}
             Some(b"r/" | b"k/" | b"y/") => pages.put(key.to_vec(), bytes),
             _ => {}
         }

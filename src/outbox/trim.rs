@@ -108,9 +108,11 @@ impl State {
         }
         if self.head.tail > before {
             self.idle_ones_follow();
+            // Each event that goes has one mark a destination at most; what a salvage brought may lie before them.
+            let gone = usize::try_from(self.head.tail.0 - before.0).unwrap_or(usize::MAX);
             for id in self.destinations.keys() {
                 let (from, to) = (keys::mark(*id, Seq(0)), keys::mark(*id, self.head.tail));
-                kv.scan(&from, &to, TRIM_KEYS)?.into_iter().for_each(|(key, _)| batch.delete(key));
+                kv.scan(&from, &to, gone.saturating_add(TRIM_KEYS))?.into_iter().for_each(|(key, _)| batch.delete(key));
             }
         }
         Ok(self.head.tail < goal && self.head.tail > before)

@@ -11,8 +11,8 @@ use super::inspect::Books;
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError, Weights};
 use super::records::{
-    AsideRecord, Checkpoint, ChunkRecord, DeadRecord, EventRecord, GapRecord, History, MarkRecord, QuarantineRecord,
-    ReplayRecord, Ring, Space,
+    AsideRecord, Checkpoint, ChunkRecord, DeadRecord, EventRecord, GapRecord, History, Mark, MarkRecord,
+    QuarantineRecord, ReplayRecord, Ring, Space,
 };
 use super::scan::{Found, everything};
 use crate::domain::ids::Seq;
@@ -64,6 +64,7 @@ struct Counted {
     log: u64,
     aside: u64,
     dead: u64,
+    expired: u64,
 }
 
 struct Verifier<'a> {
@@ -159,7 +160,13 @@ impl Verifier<'_> {
             Some(b"c/") => frame::parse::<Checkpoint>(key, bytes).map(drop),
             Some(b"k/") => frame::parse::<ChatRecord>(key, bytes).map(drop),
             Some(b"r/") => frame::parse::<History>(key, bytes).map(drop),
-            Some(b"y/") => frame::parse::<MarkRecord>(key, bytes).map(drop),
+            Some(b"y/") => {
+                let record: MarkRecord = frame::parse(key, bytes)?;
+                let id = keys::destination_of(key).filter(|id| self.books.destinations.contains_key(id));
+                let id = id.ok_or_else(|| damaged(key, "a mark of a destination that has no name"))?;
+                self.counted.entry(id).or_default().expired += u64::from(record.what == Mark::Expired);
+                Ok(())
+            }
             Some(b"j/") => frame::parse::<ReplayRecord>(key, bytes).map(drop),
             // What the books were read from.
             Some(b"d/") => Ok(()),
@@ -253,6 +260,16 @@ fn recount(books: &Books, counted: &BTreeMap<DestinationId, Counted>, told: &mut
         compare("dead letters", record.dead, there.dead);
         compare("events moved aside", record.aside, there.aside);
         compare("pending events", record.pending(routed), there.log + there.aside);
+        if there.expired > record.expired {
+            told.finding(format!(
+                "{name}: {} expired events were counted, {} are marked",
+                record.expired, there.expired
+            ));
+        }
+        let settled = record.delivered + record.dead + record.expired + record.discarded;
+        if settled > routed {
+            told.finding(format!("{name}: {settled} events are settled of {routed} that were routed to it"));
+        }
         let (floor, horizon) = (cursor.floor(), cursor.horizon());
         if floor < books.head.tail || horizon > books.head.next {
             let (tail, next) = (books.head.tail, books.head.next);

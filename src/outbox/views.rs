@@ -351,8 +351,11 @@ pub struct Discarded {
 pub struct ReplayMade {
     /// The destination.
     pub destination: String,
-    /// How many dead letters it takes.
+    /// How many dead letters, or expired events, it takes.
     pub matched: u64,
+    /// Whether they are expired events.
+    #[serde(default)]
+    pub expired: bool,
     /// Its number; null in a dry run, and when it takes none.
     pub number: Option<u64>,
 }

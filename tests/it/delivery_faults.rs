@@ -410,3 +410,22 @@ async fn an_outage_with_batches_loses_nothing_over_a_restart() {
     rig.assert_balanced();
     service.stop().await;
 }
+
+/// A chat with thousands of events, none of which fails: one who writes behind them does not wait for all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_chat_does_not_wait_behind_a_busy_one() {
+    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    rig.handler("all").down();
+    let service = rig.start().await;
+    (0..6000).for_each(|_| drop(rig.message(1, "flood", &["all"])));
+    let quiet = rig.message(2, "quiet", &["all"]);
+    let head = rig.vk.head().to_string();
+    rig.until("all is read", |stats| stats.checkpoints[0].ts == head).await;
+    rig.handler("all").up().await.expect("up");
+    rig.until_settled().await;
+    rig.assert_balanced();
+    let received = rig.handler("all").received();
+    let place = received.iter().position(|one| one.event_id == quiet).expect("there");
+    assert!(place < 1000, "{place} requests came before it");
+    service.stop().await;
+}

@@ -107,6 +107,37 @@ async fn dead_letters_go_and_are_told_of() {
     books_hold(&rig.stats().await);
 }
 
+/// One chat blocks, everything behind it is delivered, then the destination leaves the configuration: what waits goes, what was
+/// delivered stays delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_delivered_before_it_was_detached_is_not_discarded() {
+    let mut rig = Rig::new(&[("gone", ""), ("here", "")], FAST).await;
+    rig.handler("gone").answer(|received| Answer::Status(if text(received) == "bad" { 500 } else { 200 }, ""));
+    let service = rig.start().await;
+    (0..3).for_each(|_| drop(rig.message(1, "bad", &["gone", "here"])));
+    for n in 0..600 {
+        rig.message(2 + n % 9, "good", &["gone", "here"]);
+    }
+    rig.until("all but one chat is delivered", |stats| view(stats, "gone").delivered == 600).await;
+    service.stop().await;
+    let config = std::fs::read_to_string(rig.config()).expect("read");
+    let from = config.find("[destinations.gone]").expect("there");
+    let to = config.find("[destinations.here]").expect("there");
+    std::fs::write(rig.config(), format!("{}{}", &config[..from], &config[to..])).expect("written");
+    let service = rig.start().await;
+    let (one, two) = tokio::join!(
+        discard(&rig, &["--state", "pending", "--destination", "gone"]),
+        discard(&rig, &["--state", "pending", "--destination", "gone"]),
+    );
+    assert!(one.contains("discarded") || two.contains("discarded"), "{one} {two}");
+    let stats = rig.until("it is all gone", |stats| view(stats, "gone").pending == 0).await;
+    let gone = view(&stats, "gone");
+    assert_eq!((gone.delivered, gone.discarded), (600, 3), "{gone:?}");
+    books_hold(&stats);
+    sound(&rig).await;
+    service.stop().await;
+}
+
 /// All that waits for a destination which left the configuration, in the log and aside.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_detached_destination_goes_at_once_and_a_configured_one_keeps_its_own() {
@@ -171,15 +202,17 @@ async fn what_is_too_old_expires_instead_of_being_sent_and_can_be_replayed() {
     let rows: Vec<Row> = rig.json(&["outbox", "list", "--state", "expired"]).await;
     assert_eq!(rows.len(), 40);
     assert!(discard(&rig, &["--state", "expired", "--peer", "0"]).await.contains("10 row(s) are discarded"));
+    let one = rows.iter().find(|row| row.peer_id == Some(1)).and_then(|row| row.seq).expect("a row").to_string();
+    assert!(discard(&rig, &[&one, "--destination", "buttons"]).await.contains("1 row(s) are discarded"));
     let output = rig.run(&["outbox", "replay", "--state", "expired", "--destination", "buttons", "--yes"]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let stats = rig.until("they are sent", |stats| view(stats, "buttons").delivered == 31).await;
+    let stats = rig.until("they are sent", |stats| view(stats, "buttons").delivered == 30).await;
     let buttons = view(&stats, "buttons");
-    assert_eq!((buttons.expired, buttons.discarded, buttons.dead), (0, 10, 0), "{buttons:?}");
+    assert_eq!((buttons.expired, buttons.discarded, buttons.dead), (0, 11, 0), "{buttons:?}");
     books_hold(&stats);
     let replayed = rig.handler("buttons").received();
     let replayed = replayed.iter().filter(|one| one.headers.contains_key("x-event-replay")).count();
-    assert_eq!(replayed, 30);
+    assert_eq!(replayed, 29);
     assert!(rig.handler("buttons").received().iter().any(|one| one.event_id == fresh));
     sound(&rig).await;
     service.stop().await;

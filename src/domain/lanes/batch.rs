@@ -29,14 +29,13 @@ impl Lanes {
         while let Some(key) = next {
             let before = found.len();
             if let Some(state) = self.lanes.get_mut(&key).filter(|state| state.alone == 0) {
-                let aside = state.aside.is_some();
-                for event in state.queue.iter().skip(state.flying) {
+                for (place, event) in state.queue.iter().enumerate().skip(state.flying) {
                     let size = event.event.body.len();
                     if events == 0 || size > bytes || !fit(event) {
                         break;
                     }
                     (events, bytes) = (events - 1, bytes - size);
-                    found.push(Dispatch { key, event: event.clone(), aside });
+                    found.push(Dispatch { key, event: event.clone(), aside: place >= state.own });
                 }
                 if found.len() > before {
                     state.phase = Phase::InFlight;
@@ -62,14 +61,16 @@ impl Lanes {
     }
 
     /// A batch brought no success: its events wait and are sent again, each alone. `keys` are its chats, that of its first
-    /// event first. Returns the wait.
+    /// event first; `refused` is whether the handler has answered so, which no outage does. Returns the wait, and
+    /// whether an outage ended with it.
     pub fn scattered(
         &mut self,
         keys: &[LaneKey],
         now: Instant,
+        refused: bool,
         asked: Option<RetryAfter>,
         wait: &mut dyn FnMut(u32) -> Duration,
-    ) -> Duration {
+    ) -> (Duration, bool) {
         let mut pause = wait(1);
         match asked {
             Some(RetryAfter::Destination(span)) => self.hold_until = self.hold_until.max(Some(now + span)),
@@ -79,17 +80,28 @@ impl Lanes {
         if let Some(first) = keys.first() {
             self.landed(*first);
         }
-        let phase = Phase::Waiting { until: now + pause, asked: false };
+        let by_handler = matches!(asked, Some(RetryAfter::Chat(_)));
+        let phase = Phase::Waiting { until: now + pause, asked: by_handler };
+        let answers = Some(self.blame.answers());
         for key in keys {
             if let Some(state) = self.lanes.get_mut(key) {
                 state.alone = state.alone.max(state.flying);
                 state.flying = 0;
                 state.last_attempt = Some(now);
+                state.answers = answers;
                 state.phase = phase;
                 self.enlist(*key, phase);
             }
         }
-        pause
+        if refused {
+            self.failed = None;
+        }
+        let ended = refused && self.outage.take().is_some();
+        if ended {
+            self.width = 1;
+            self.wake_all();
+        }
+        (pause, ended)
     }
 }
 
@@ -173,7 +185,7 @@ mod tests {
         let all = batch(&mut lanes, now, 9);
         assert_eq!(seqs(&all), [1, 3, 2]);
         let second = Duration::from_secs(1);
-        assert_eq!(lanes.scattered(&keys(&all), now, None, &mut |_| second), second);
+        assert_eq!(lanes.scattered(&keys(&all), now, false, None, &mut |_| second), (second, false));
         assert!(batch(&mut lanes, now, 9).is_empty() && lanes.in_flight() == 0);
         let later = now + second;
         let (one, two) = (batch(&mut lanes, later, 9), batch(&mut lanes, later, 9));
@@ -184,6 +196,44 @@ mod tests {
         offer(&mut lanes, 7, 2);
         offer(&mut lanes, 8, 2);
         assert_eq!(seqs(&batch(&mut lanes, later, 9)), [7, 8], "then they go together again");
+    }
+
+    /// What was answered while a batch flew says nothing about its events: an outage may have begun meanwhile.
+    #[test]
+    fn an_answer_of_while_a_batch_flew_blames_none_of_its_events() {
+        let (mut lanes, now) = (Lanes::new(4), Instant::now());
+        for (seq, peer) in [(1, 1), (2, 1)] {
+            offer(&mut lanes, seq, peer);
+        }
+        let flies = batch(&mut lanes, now, 9);
+        offer(&mut lanes, 3, 2);
+        let other = batch(&mut lanes, now, 9);
+        taken(&mut lanes, &other, now);
+        let second = Duration::from_secs(1);
+        lanes.scattered(&keys(&flies), now, false, None, &mut |_| second);
+        let alone = batch(&mut lanes, now + second, 9);
+        assert_eq!(seqs(&alone), [1]);
+        assert!(!lanes.counts(alone[0].key, false, true));
+    }
+
+    /// A refusal is an answer: it ends an outage, and a wait that the handler asked for is kept by a probe.
+    #[test]
+    fn a_batch_that_is_refused_ends_an_outage_and_a_wait_that_was_asked_for_is_kept() {
+        let (mut lanes, now) = (Lanes::new(4), Instant::now());
+        for (seq, peer) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
+            offer(&mut lanes, seq, peer);
+        }
+        let flies = batch(&mut lanes, now, 2);
+        let (b, c) = (batch(&mut lanes, now, 1), batch(&mut lanes, now, 1));
+        let second = Duration::from_secs(1);
+        for one in [&b, &c] {
+            lanes.failed(one[0].key, now, 1, None, &mut |_| second);
+        }
+        assert!(lanes.is_down());
+        let asked = Some(RetryAfter::Chat(9 * second));
+        assert_eq!(lanes.scattered(&keys(&flies), now, true, asked, &mut |_| second), (9 * second, true));
+        let later = now + 2 * second;
+        assert!(!lanes.is_down() && !seqs(&batch(&mut lanes, later, 1)).contains(&1));
     }
 
     #[test]
@@ -215,7 +265,7 @@ mod tests {
                     }
                     taken(lanes, &batch, now);
                 } else if batch.len() > 1 {
-                    lanes.scattered(&keys(&batch), now, None, &mut |_| Duration::from_millis(1));
+                    lanes.scattered(&keys(&batch), now, false, None, &mut |_| Duration::from_millis(1));
                 } else {
                     lanes.failed(batch[0].key, now, 1, None, &mut |_| Duration::from_millis(1));
                 }

@@ -15,6 +15,12 @@ impl Lanes {
         }
     }
 
+    /// Whether the destination is down.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.outage.is_some()
+    }
+
     /// How many events wait in memory, and the bytes of their bodies; those of lanes aside not counted.
     #[must_use]
     pub fn queued(&self) -> (usize, usize) {

@@ -94,6 +94,8 @@ struct State {
     queue: VecDeque<Queued>,
     phase: Phase,
     last_attempt: Option<Instant>,
+    /// How many of its first events are not aside; what follows them is.
+    own: usize,
     /// How many of its first events are in flight.
     flying: usize,
     /// How many of its first events are sent alone: a batch with them has failed.
@@ -167,6 +169,7 @@ impl Lanes {
         if let Some(state) = self.lanes.get_mut(&key) {
             debug_assert!(state.aside.is_none(), "invariant: what a lane aside is offered goes aside");
             state.queue.push_back(event);
+            state.own += 1;
             return;
         }
         let phase = not_before.map_or(Phase::Ready, |until| Phase::Waiting { until, asked: false });
@@ -176,8 +179,9 @@ impl Lanes {
                 queue: VecDeque::from([event]),
                 phase,
                 last_attempt: None,
+                own: 1,
                 flying: 0,
-                alone: 0,
+                alone: usize::from(not_before.is_some()),
                 answers: None,
                 aside: None,
             },
@@ -200,7 +204,7 @@ impl Lanes {
         state.answers.get_or_insert(self.blame.answers());
         self.in_flight += 1;
         self.replays_in_flight += usize::from(key.replay > 0);
-        Some(Dispatch { key, event, aside: state.aside.is_some() })
+        Some(Dispatch { key, event, aside: state.own == 0 })
     }
 
     fn next_ready(&mut self, now: Instant) -> Option<LaneKey> {
@@ -308,7 +312,8 @@ impl Lanes {
         // What is taken out of a waiting chat does not fly.
         let gone = state.flying.max(1);
         for event in state.queue.drain(..gone.min(state.queue.len())) {
-            if state.aside.is_none() {
+            if state.own > 0 {
+                state.own -= 1;
                 self.count(key, &event, false);
             }
         }

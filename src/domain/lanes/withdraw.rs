@@ -63,10 +63,12 @@ impl Lanes {
             return Withdrawn::InFlight;
         }
         let Some(state) = self.lanes.get_mut(&key) else { return Withdrawn::Unknown };
-        let (event, aside) = (state.queue[place].clone(), state.aside.is_some());
+        let (event, aside) = (state.queue[place].clone(), place >= state.own);
         if place > 0 {
             state.queue.remove(place);
+            state.alone -= usize::from(place < state.alone);
             if !aside {
+                state.own -= 1;
                 self.count(key, &event, false);
             }
         } else {
