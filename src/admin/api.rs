@@ -208,13 +208,9 @@ async fn discard(State(door): State<Door>, Json(asked): Json<ReplayAsked>) -> Re
 
 /// Everything that is pending for a destination that the configuration does not have.
 async fn discard_detached(door: &Door, asked: &ReplayAsked) -> Result<Discarded, Trouble> {
-    let words =
-        "--state pending takes one event by its ID, or all of a detached destination: name it with --destination";
-    let name = asked.selector.destination.clone().ok_or_else(|| Trouble::Refused(words.to_owned()))?;
-    let id = door.destination(&name).await?;
-    if door.configured.iter().any(|known| known.as_str() == name) {
-        return Err(Trouble::Refused(format!("{name} is in the configuration, so it is not detached; {words}")));
-    }
+    let configured: Vec<String> = door.configured.iter().map(ToString::to_string).collect();
+    let name = discard::detached(&configured, asked.selector.destination.as_deref()).map_err(Trouble::Refused)?;
+    let id = door.destination(name).await?;
     let stats = door.stats().await?;
     let pending = stats.destinations.iter().find(|view| view.name == name).map_or(0, |view| view.pending);
     if asked.dry_run {

@@ -14,20 +14,22 @@ use super::exit::{Exit, Failure, say};
 use super::outbox::{agreed, look, plain, print, tell_offline};
 use crate::clock::Clock;
 use crate::domain::time::Moment;
+use crate::outbox::discard::detached;
 use crate::outbox::kv::KvError;
 use crate::outbox::operations::operate;
 use crate::outbox::salvage::{Salvaged, salvage};
 use crate::outbox::space::people;
 use crate::outbox::verify::{Verified, verify};
 use crate::outbox::views::{Discarded, Exported, ListState, ReplayAsked};
-use crate::outbox::{Operation, OutboxError, Store, discard, lookup};
+use crate::outbox::{Operation, OutboxError, Store, discard, inspect, lookup};
 
-pub(super) async fn run(dir: &Path, verb: CareVerb, json: bool) -> Result<Exit, Failure> {
+/// `configured` are the destinations of the configuration.
+pub(super) async fn run(dir: &Path, configured: &[String], verb: CareVerb, json: bool) -> Result<Exit, Failure> {
     match verb {
         CareVerb::Verify => run_verify(dir, json).await,
         CareVerb::Salvage { into } => run_salvage(dir, &into, json).await,
         CareVerb::Export { selector } => run_export(dir, selector).await,
-        CareVerb::Discard { id, selector, yes } => run_discard(dir, id, selector, yes, json).await,
+        CareVerb::Discard { id, selector, yes } => run_discard(dir, configured, id, selector, yes, json).await,
     }
 }
 
@@ -174,6 +176,7 @@ async fn run_export(dir: &Path, selector: SelectorArgs) -> Result<Exit, Failure>
 /// Takes rows out for good.
 async fn run_discard(
     dir: &Path,
+    configured: &[String],
     id: Option<String>,
     mut selector: SelectorArgs,
     yes: bool,
@@ -199,7 +202,7 @@ async fn run_discard(
     let now = Clock::system().now();
     let selector = selector.selector(now).map_err(Failure::usage)?;
     let asked = ReplayAsked { id, selector, dry_run: true, up_to: None };
-    let would = discard(&mut access, &asked, now).await?;
+    let would = discard(&mut access, configured, &asked, now).await?;
     if would.matched == 0 {
         return print(json, &would, |_| "nothing matches\n".to_owned());
     }
@@ -207,15 +210,21 @@ async fn run_discard(
         let words = format!("{} row(s) would be discarded for good", would.matched);
         agreed(format!("{words}; say --yes to do it"), &format!("{words}. Discard them?"))?;
     }
-    let done = discard(&mut access, &ReplayAsked { dry_run: false, up_to: would.up_to, ..asked }, now).await?;
+    let done =
+        discard(&mut access, configured, &ReplayAsked { dry_run: false, up_to: would.up_to, ..asked }, now).await?;
     print(json, &done, |done| format!("{} row(s) are discarded\n", done.matched))
 }
 
-async fn discard(access: &mut Access, asked: &ReplayAsked, now: Moment) -> Result<Discarded, Failure> {
+async fn discard(
+    access: &mut Access,
+    configured: &[String],
+    asked: &ReplayAsked,
+    now: Moment,
+) -> Result<Discarded, Failure> {
     match access {
         Access::Live(live) => live.post("/api/v1/discards", asked).await,
-        Access::Offline(_) if asked.id.is_none() && asked.selector.state == Some(ListState::Pending) => {
-            Err(Failure::new("start the service: it alone knows which destinations are detached"))
+        Access::Offline(store) if asked.id.is_none() && asked.selector.state == Some(ListState::Pending) => {
+            discard_detached(store, configured, asked, now)
         }
         Access::Offline(store) => {
             let plan = look(store, |kv| discard::plan(kv, asked))?;
@@ -237,6 +246,32 @@ async fn discard(access: &mut Access, asked: &ReplayAsked, now: Moment) -> Resul
                 told.matched += operate(store, Operation::DiscardPending(id, seq), now).map_err(failed)?;
             }
             Ok(told)
+        }
+    }
+}
+
+/// Everything that is pending for a destination that the configuration does not have.
+fn discard_detached(
+    store: &mut Store,
+    configured: &[String],
+    asked: &ReplayAsked,
+    now: Moment,
+) -> Result<Discarded, Failure> {
+    let name = detached(configured, asked.selector.destination.as_deref()).map_err(Failure::new)?;
+    let id = look(store, |kv| inspect::destination_id(kv, name))?.map_err(Failure::new)?;
+    let stats = look(store, |kv| inspect::stats(kv, "", now))?;
+    let pending = stats.destinations.iter().find(|view| view.name == name).map_or(0, |view| view.pending);
+    let mut told = Discarded { matched: pending, done: !asked.dry_run, up_to: None };
+    if asked.dry_run {
+        return Ok(told);
+    }
+    told.matched = 0;
+    let dir = store.dir.clone();
+    loop {
+        let count = operate(store, Operation::DiscardDetached(id), now);
+        match count.map_err(|error| OutboxError::of_store(&dir, &error))? {
+            0 => return Ok(told),
+            count => told.matched += count,
         }
     }
 }

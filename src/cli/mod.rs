@@ -63,7 +63,13 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         Command::Outbox { json, verb: OutboxVerb::Events(verb) } => {
             outbox::run(&config()?.outbox.dir, verb, json).await
         }
-        Command::Outbox { json, verb: OutboxVerb::Care(verb) } => care::run(&config()?.outbox.dir, verb, json).await,
+        Command::Outbox { json, verb: OutboxVerb::Care(verb) } => {
+            let loaded = config()?;
+            let dir = loaded.outbox.dir.clone();
+            let rules = loaded.rules().unwrap_or_default();
+            let configured: Vec<String> = rules.into_iter().map(|(name, _)| name.to_string()).collect();
+            care::run(&dir, &configured, verb, json).await
+        }
     }
 }
 

@@ -61,6 +61,23 @@ pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<DiscardPlan, KvError> {
     Ok(plan)
 }
 
+/// The destination whose pending events are all meant, if it is one that the configuration does not have.
+///
+/// # Errors
+/// Words that say what is wrong.
+pub fn detached<'a>(configured: &[String], asked: Option<&'a str>) -> Result<&'a str, String> {
+    let words =
+        "--state pending takes one event by its ID, or all of a detached destination: name it with --destination";
+    let name = asked.ok_or(words)?;
+    if configured.is_empty() {
+        return Err(format!("the configuration names no destination, so nobody can tell whether {name} is detached"));
+    }
+    if configured.iter().any(|known| known == name) {
+        return Err(format!("{name} is in the configuration, so it is not detached; {words}"));
+    }
+    Ok(name)
+}
+
 /// The next bit of a plan's rows, from a position or number on, and where to go on after it; nothing when that was all.
 ///
 /// # Errors

@@ -141,6 +141,11 @@ async fn what_was_delivered_before_it_was_detached_is_not_discarded() {
 /// All that waits for a destination which left the configuration, in the log and aside.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_detached_destination_goes_at_once_and_a_configured_one_keeps_its_own() {
+    check_detached(false).await;
+    check_detached(true).await;
+}
+
+async fn check_detached(stopped: bool) {
     let mut rig = Rig::new(&[("gone", ""), ("here", "")], FAST).await;
     rig.handler("gone").down();
     rig.handler("here").down();
@@ -158,6 +163,17 @@ async fn what_waits_for_a_detached_destination_goes_at_once_and_a_configured_one
     let from = config.find("[destinations.gone]").expect("there");
     let to = config.find("[destinations.here]").expect("there");
     std::fs::write(rig.config(), format!("{}{}", &config[..from], &config[to..])).expect("written");
+    // Stopped it is the same; here some of it goes so.
+    assert!(discard(&rig, &["--state", "pending", "--destination", "here"]).await.contains("it is not detached"));
+    if stopped {
+        let words = discard(&rig, &["--state", "pending", "--destination", "gone"]).await;
+        assert!(words.contains("700 row(s) are discarded"), "{words}");
+        let stats = rig.stats().await;
+        assert_eq!((view(&stats, "gone").pending, view(&stats, "gone").discarded), (0, 700));
+        books_hold(&stats);
+        sound(&rig).await;
+        return;
+    }
     let service = rig.start().await;
     assert_eq!(view(&rig.stats().await, "gone").pending, 700);
     let words = discard(&rig, &["--state", "pending", "--destination", "gone"]).await;
