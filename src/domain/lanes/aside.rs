@@ -145,31 +145,12 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet, HashMap};
     use std::time::Duration;
 
-    use bytes::Bytes;
     use proptest::prelude::*;
 
+    use super::super::rig::{chats, event, lane};
     use super::*;
-    use crate::domain::event::{Event, Source};
-    use crate::domain::ids::{EventId, GroupId, LaneOf};
+
     use crate::domain::lanes::{Dispatch, Withdrawn};
-    use crate::domain::time::Moment;
-
-    fn event(seq: u64, peer: i64) -> Queued {
-        let event = Event {
-            group: GroupId::new(1).expect("an id"),
-            event_id: EventId::parse(&format!("e{seq}")).expect("an id"),
-            event_type: "message_new".to_owned(),
-            user_id: None,
-            peer_id: Some(peer),
-            received_at: Moment(0),
-            body: Bytes::from_static(b"{}"),
-        };
-        Queued { seq: Seq(seq), source: Source::Live, event }
-    }
-
-    fn lane(peer: i64) -> Lane {
-        Lane { group: 1, of: LaneOf::Peer(peer) }
-    }
 
     /// Lanes, and what the outbox would keep: the log and the side.
     struct World {
@@ -230,12 +211,7 @@ mod tests {
 
         fn land(&mut self, place: usize, fine: bool) {
             let batch = self.flying.swap_remove(place);
-            let mut keys: Vec<LaneKey> = Vec::new();
-            for dispatch in &batch {
-                if !keys.contains(&dispatch.key) {
-                    keys.push(dispatch.key);
-                }
-            }
+            let keys = chats(&batch);
             if fine {
                 batch.iter().for_each(|one| self.gone(one.key.lane, one.event.seq.0, one.aside));
                 self.lanes.answered(keys[0], self.now);

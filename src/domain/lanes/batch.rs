@@ -109,30 +109,12 @@ impl Lanes {
 mod tests {
     use std::collections::HashMap;
 
-    use bytes::Bytes;
     use proptest::prelude::*;
 
+    use super::super::rig::{chats, lane, offer};
     use super::*;
-    use crate::domain::event::{Event, Source};
-    use crate::domain::ids::{EventId, GroupId, Lane, LaneOf, Seq};
-    use crate::domain::time::Moment;
 
-    fn lane(peer: i64) -> LaneKey {
-        LaneKey::live(Lane { group: 1, of: LaneOf::Peer(peer) })
-    }
-
-    fn offer(lanes: &mut Lanes, seq: u64, peer: i64) {
-        let event = Event {
-            group: GroupId::new(1).expect("an id"),
-            event_id: EventId::parse(&format!("e{seq}")).expect("an id"),
-            event_type: "message_new".to_owned(),
-            user_id: None,
-            peer_id: Some(peer),
-            received_at: Moment(0),
-            body: Bytes::from_static(b"0123456789"),
-        };
-        lanes.offer(lane(peer), Queued { seq: Seq(seq), source: Source::Live, event }, None);
-    }
+    use crate::domain::ids::Seq;
 
     fn batch(lanes: &mut Lanes, now: Instant, most: usize) -> Vec<Dispatch> {
         let Some(first) = lanes.next(now) else { return Vec::new() };
@@ -144,18 +126,8 @@ mod tests {
         batch.iter().map(|dispatch| dispatch.event.seq.0).collect()
     }
 
-    fn keys(batch: &[Dispatch]) -> Vec<LaneKey> {
-        let mut keys: Vec<LaneKey> = Vec::new();
-        for dispatch in batch {
-            if !keys.contains(&dispatch.key) {
-                keys.push(dispatch.key);
-            }
-        }
-        keys
-    }
-
     fn taken(lanes: &mut Lanes, batch: &[Dispatch], now: Instant) {
-        let keys = keys(batch);
+        let keys = chats(batch);
         lanes.answered(keys[0], now);
         keys[1..].iter().for_each(|key| lanes.went_along(*key, now));
     }
@@ -185,7 +157,7 @@ mod tests {
         let all = batch(&mut lanes, now, 9);
         assert_eq!(seqs(&all), [1, 3, 2]);
         let second = Duration::from_secs(1);
-        assert_eq!(lanes.scattered(&keys(&all), now, false, None, &mut |_| second), (second, false));
+        assert_eq!(lanes.scattered(&chats(&all), now, false, None, &mut |_| second), (second, false));
         assert!(batch(&mut lanes, now, 9).is_empty() && lanes.in_flight() == 0);
         let later = now + second;
         let (one, two) = (batch(&mut lanes, later, 9), batch(&mut lanes, later, 9));
@@ -210,7 +182,7 @@ mod tests {
         let other = batch(&mut lanes, now, 9);
         taken(&mut lanes, &other, now);
         let second = Duration::from_secs(1);
-        lanes.scattered(&keys(&flies), now, false, None, &mut |_| second);
+        lanes.scattered(&chats(&flies), now, false, None, &mut |_| second);
         let alone = batch(&mut lanes, now + second, 9);
         assert_eq!(seqs(&alone), [1]);
         assert!(!lanes.counts(alone[0].key, false, true));
@@ -231,7 +203,7 @@ mod tests {
         }
         assert!(lanes.is_down());
         let asked = Some(RetryAfter::Chat(9 * second));
-        assert_eq!(lanes.scattered(&keys(&flies), now, true, asked, &mut |_| second), (9 * second, true));
+        assert_eq!(lanes.scattered(&chats(&flies), now, true, asked, &mut |_| second), (9 * second, true));
         let later = now + 2 * second;
         assert!(!lanes.is_down() && !seqs(&batch(&mut lanes, later, 1)).contains(&1));
     }
@@ -265,7 +237,7 @@ mod tests {
                     }
                     taken(lanes, &batch, now);
                 } else if batch.len() > 1 {
-                    lanes.scattered(&keys(&batch), now, false, None, &mut |_| Duration::from_millis(1));
+                    lanes.scattered(&chats(&batch), now, false, None, &mut |_| Duration::from_millis(1));
                 } else {
                     lanes.failed(batch[0].key, now, 1, None, &mut |_| Duration::from_millis(1));
                 }
@@ -275,7 +247,7 @@ mod tests {
                     0..=2 => {
                         seq += 1;
                         offer(&mut lanes, seq, peer);
-                        offered.entry(lane(peer)).or_default().push(seq);
+                        offered.entry(LaneKey::live(lane(peer))).or_default().push(seq);
                     }
                     3 => flying.extend(Some(batch(&mut lanes, now, most)).filter(|batch| !batch.is_empty())),
                     4 if !flying.is_empty() => {

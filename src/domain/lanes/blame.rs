@@ -58,12 +58,10 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
-    use bytes::Bytes;
-
+    use super::super::rig::{lane, offer};
     use super::*;
-    use crate::domain::event::{Event, Queued, Source};
-    use crate::domain::ids::{EventId, GroupId, LaneOf, Seq};
-    use crate::domain::time::Moment;
+
+    use crate::domain::ids::Seq;
 
     const SECOND: Duration = Duration::from_secs(1);
     const MOST: u32 = 12;
@@ -80,19 +78,6 @@ mod tests {
         Away,
     }
     use Answer::{Away, Fine, Plain};
-
-    fn event(seq: u64, peer: i64) -> Queued {
-        let event = Event {
-            group: GroupId::new(1).expect("an id"),
-            event_id: EventId::parse(&format!("e{seq}")).expect("an id"),
-            event_type: "message_new".to_owned(),
-            user_id: None,
-            peer_id: Some(peer),
-            received_at: Moment(0),
-            body: Bytes::from_static(b"{}"),
-        };
-        Queued { seq: Seq(seq), source: Source::Live, event }
-    }
 
     /// What became of it: for each chat how many were taken, how many died, and how many failures counted in all.
     #[derive(Default, Debug)]
@@ -114,8 +99,7 @@ mod tests {
                 if second.is_multiple_of(*every) {
                     seq += 1;
                     numbers.insert(seq, second / every);
-                    let lane = Lane { group: 1, of: LaneOf::Peer(peer) };
-                    lanes.offer(LaneKey::live(lane), event(seq, peer), None);
+                    offer(&mut lanes, seq, peer);
                 }
             }
             let flying: Vec<_> = std::iter::from_fn(|| lanes.next(now)).collect();
@@ -216,9 +200,9 @@ mod tests {
         // The other chat gets one event at the beginning, and one that fits between two tries of the bad one.
         let alone = |bad: Answer| {
             let mut lanes = Lanes::new(4);
-            let (now, key) = (Instant::now(), |peer| LaneKey::live(Lane { group: 1, of: LaneOf::Peer(peer) }));
-            lanes.offer(key(1), event(1, 1), None);
-            lanes.offer(key(2), event(2, 2), None);
+            let (now, _key) = (Instant::now(), |peer| LaneKey::live(lane(peer)));
+            offer(&mut lanes, 1, 1);
+            offer(&mut lanes, 2, 2);
             let (first, second) = (lanes.next(now).expect("sent"), lanes.next(now).expect("sent"));
             lanes.answered(second.key, now);
             assert!(lanes.counts(first.key, false, bad == Plain), "another was answered since");

@@ -403,35 +403,14 @@ impl Lanes {
 }
 
 #[cfg(test)]
+mod rig;
+
+#[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
 
+    use super::rig::{event, lane, offer};
     use super::*;
-    use crate::domain::event::{Event, Source};
-    use crate::domain::ids::{EventId, GroupId, LaneOf};
-    use crate::domain::time::Moment;
-
-    fn event(seq: u64, peer: i64) -> Queued {
-        let event = Event {
-            group: GroupId::new(1).expect("an id"),
-            event_id: EventId::parse(&format!("e{seq}")).expect("an id"),
-            event_type: "message_new".to_owned(),
-            user_id: None,
-            peer_id: Some(peer),
-            received_at: Moment(0),
-            body: Bytes::from_static(b"{}"),
-        };
-        Queued { seq: Seq(seq), source: Source::Live, event }
-    }
-
-    fn lane(peer: i64) -> Lane {
-        Lane { group: 1, of: LaneOf::Peer(peer) }
-    }
-
-    fn offer(lanes: &mut Lanes, seq: u64, peer: i64) {
-        lanes.offer(LaneKey::live(lane(peer)), event(seq, peer), None);
-    }
 
     fn fail(lanes: &mut Lanes, dispatch: &Dispatch, now: Instant) -> bool {
         lanes.failed(dispatch.key, now, 1, None, &mut |n| Duration::from_secs(u64::from(n))).1

@@ -85,28 +85,15 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
+    use super::super::rig::{lane, offer};
     use super::*;
-    use crate::domain::event::{Event, Queued, Source};
-    use crate::domain::ids::{EventId, GroupId, LaneOf};
-    use crate::domain::time::Moment;
 
     #[test]
     fn what_is_taken_out_unblocks_its_chat_and_what_is_in_flight_stays() {
         let (mut lanes, now) = (Lanes::new(4), Instant::now());
-        let lane = Lane { group: 1, of: LaneOf::Peer(1) };
+        let lane = lane(1);
         for seq in 1..=4 {
-            let event = Event {
-                group: GroupId::new(1).expect("an id"),
-                event_id: EventId::parse(&format!("e{seq}")).expect("an id"),
-                event_type: "message_new".to_owned(),
-                user_id: None,
-                peer_id: Some(1),
-                received_at: Moment(0),
-                body: Bytes::from_static(b"{}"),
-            };
-            lanes.offer(LaneKey::live(lane), Queued { seq: Seq(seq), source: Source::Live, event }, None);
+            offer(&mut lanes, seq, 1);
         }
         let first = lanes.next(now).expect("sent");
         assert_eq!(lanes.withdraw(Seq(1), now), Withdrawn::InFlight);
