@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::line::{Done, Line, NOTE_CHARS, tried};
+use super::line::{Done, Line, NOTE_CHARS, place_of, tried};
 use crate::delivery::backoff;
 use crate::domain::delivery::{Outcome, RetryAfter};
 use crate::domain::lanes::{Dispatch, LaneKey};
+use crate::outbox::Change;
 use crate::outbox::records::AttemptNote;
-use crate::outbox::{Change, Place};
 
 impl Line<'_> {
     /// A batch is over.
@@ -29,9 +29,8 @@ impl Line<'_> {
                 self.last_ok = Some(at);
                 for one in &all {
                     let seq = one.event.seq;
-                    let from = if one.aside { Place::Aside(one.key.lane) } else { Place::Log };
                     let tried = self.histories.remove(&(0, seq)).is_some();
-                    self.change(Change::Delivered { seq, from, tried });
+                    self.change(Change::Delivered { seq, from: place_of(one), tried });
                     self.settle(one);
                 }
                 for key in keys.iter().skip(1) {

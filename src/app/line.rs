@@ -118,16 +118,14 @@ impl<'a> Line<'a> {
         let history = self.histories.get(&(dispatch.key.replay, dispatch.event.seq));
         let number = history.map_or(1, |history| history.attempts + 1);
         let room = BATCH_BYTES.saturating_sub(dispatch.event.event.body.len());
-        let (now, max_age) = (self.worker.clock.now(), self.worker.max_age);
-        let fit = |event: &Queued| max_age.is_none_or(|most| event.event.received_at.age(now) <= most);
-        let along = self.lanes.along(&dispatch, self.worker.batch_max - 1, room, &fit);
+        let worker = self.worker;
+        let along = self.lanes.along(&dispatch, worker.batch_max - 1, room, &|event| !is_too_old(worker, event));
         Begun { dispatch, along, number }
     }
 
     /// Whether an event is too old to be sent; what is replayed never is.
     pub(super) fn is_expired(&self, dispatch: &Dispatch) -> bool {
-        let age = dispatch.event.event.received_at.age(self.worker.clock.now());
-        dispatch.key.replay == 0 && self.worker.max_age.is_some_and(|most| age > most)
+        dispatch.key.replay == 0 && is_too_old(self.worker, &dispatch.event)
     }
 
     /// An event is too old: it is not sent.
@@ -137,7 +135,7 @@ impl<'a> Line<'a> {
         self.histories.remove(&(0, dispatch.event.seq));
         let (seq, at) = (dispatch.event.seq, self.worker.clock.now());
         tracing::warn!(destination = %self.worker.name, %seq, "older than max_age: expired, not sent");
-        let from = if dispatch.aside { Place::Aside(dispatch.key.lane) } else { Place::Log };
+        let from = place_of(&dispatch);
         self.change(Change::Expired { event: dispatch.event, from, at });
     }
 
@@ -149,7 +147,7 @@ impl<'a> Line<'a> {
         let (key, seq) = (dispatch.key, dispatch.event.seq);
         let latency_ms = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
         let known = self.histories.remove(&(key.replay, seq));
-        let from = if dispatch.aside { Place::Aside(key.lane) } else { Place::Log };
+        let from = place_of(&dispatch);
         let destination = &self.worker.name;
         match outcome {
             Outcome::Delivered { status } => {
@@ -166,10 +164,7 @@ impl<'a> Line<'a> {
                 let reason = format!("the handler refused it with HTTP {status}");
                 let note = AttemptNote { at, answer: format!("HTTP {status}"), latency_ms, excerpt };
                 let history = tried(known, note, None);
-                self.change(match key.replay {
-                    0 => Change::Died { event: dispatch.event.clone(), from, at, reason, history },
-                    replay => Change::ReplayRefused { seq, replay, at, reason, history },
-                });
+                self.change(death_of(&dispatch, at, reason, history));
                 self.answered(&dispatch);
             }
             Outcome::Failed { failure, excerpt, retry_after } => {
@@ -189,10 +184,7 @@ impl<'a> Line<'a> {
                         format!("{counted} failures counted against it while others were answered; the last: {words}");
                     tracing::error!(%destination, %seq, event_id = %dispatch.event.event.event_id, reason, "given up: dead letter");
                     self.settle(&dispatch);
-                    self.change(match key.replay {
-                        0 => Change::Died { event: dispatch.event.clone(), from, at, reason, history },
-                        replay => Change::ReplayRefused { seq, replay, at, reason, history },
-                    });
+                    self.change(death_of(&dispatch, at, reason, history));
                     began
                 } else {
                     let (pause, began) =
@@ -278,18 +270,11 @@ impl<'a> Line<'a> {
         self.changed.get_or_insert_with(Instant::now);
     }
 
-    /// The next moment at which something is to be done without anything happening.
-    pub(super) fn due(&self) -> Option<Instant> {
+    /// The next moment at which something is to be done without anything happening, given when something is to be sent.
+    pub(super) fn due(&self, send: Option<Instant>) -> Option<Instant> {
         let flush = self.changed.map(|since| since + SETTLE_AFTER);
         let looked = self.looked.map(|since| since + LOOKED_AFTER);
-        [flush, looked, self.lanes.next_due()].into_iter().flatten().min()
-    }
-
-    /// The same while nothing is sent, for so long at most.
-    pub(super) fn due_while_paused(&self, rest: Option<Duration>) -> Option<Instant> {
-        let flush = self.changed.map(|since| since + SETTLE_AFTER);
-        let looked = self.looked.map(|since| since + LOOKED_AFTER);
-        [flush, looked, rest.map(|rest| Instant::now() + rest)].into_iter().flatten().min()
+        [flush, looked, send].into_iter().flatten().min()
     }
 
     /// Whether as much is to be settled as goes into one settlement.
@@ -300,7 +285,7 @@ impl<'a> Line<'a> {
     pub(super) async fn flush_if_due(&mut self) -> Result<(), OutboxError> {
         let now = Instant::now();
         let late = |since: Option<Instant>, span| since.is_some_and(|since| since + span <= now);
-        if self.changes.len() >= SETTLE_EVENTS || late(self.changed, SETTLE_AFTER) || late(self.looked, LOOKED_AFTER) {
+        if self.is_full() || late(self.changed, SETTLE_AFTER) || late(self.looked, LOOKED_AFTER) {
             let settlement = self.settlement();
             self.worker.outbox.settle(settlement).await?;
         }
@@ -346,6 +331,24 @@ impl<'a> Line<'a> {
             last_error: self.last_error.clone(),
         };
         self.worker.status.destination(&self.worker.name, destination);
+    }
+}
+
+/// Whether an event is older than its destination takes.
+fn is_too_old(worker: &Worker, event: &Queued) -> bool {
+    worker.max_age.is_some_and(|most| event.event.received_at.age(worker.clock.now()) > most)
+}
+
+/// Where an event that was sent is kept.
+pub(super) fn place_of(dispatch: &Dispatch) -> Place {
+    if dispatch.aside { Place::Aside(dispatch.key.lane) } else { Place::Log }
+}
+
+/// An event will not be sent again, or not by this replay.
+fn death_of(dispatch: &Dispatch, at: Moment, reason: String, history: History) -> Change {
+    match dispatch.key.replay {
+        0 => Change::Died { event: dispatch.event.clone(), from: place_of(dispatch), at, reason, history },
+        replay => Change::ReplayRefused { seq: dispatch.event.seq, replay, at, reason, history },
     }
 }
 

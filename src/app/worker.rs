@@ -82,10 +82,10 @@ impl Worker {
             }
             line.flush_if_due().await?;
             line.publish(attempts.len());
-            let due = match pause {
-                None => line.due(),
-                Some(pause) => line.due_while_paused(pause.until.map(|until| now.age(until))),
-            };
+            let due = line.due(match pause {
+                None => line.lanes.next_due(),
+                Some(pause) => pause.until.map(|until| Instant::now() + now.age(until)),
+            });
             let woken = tokio::select! {
                 biased;
                 () = stop.cancelled() => Woken::Stop,

@@ -74,6 +74,15 @@ impl Cursor {
         self.unsettled.remove(&seq);
     }
 
+    /// A position is settled, whether it was met before or is the next to be looked at.
+    pub fn pass(&mut self, seq: Seq) {
+        if seq >= self.horizon() {
+            self.looked(seq.next());
+        } else {
+            self.settle(seq);
+        }
+    }
+
     /// Whether the event at `seq` waits, if it is ours: unsettled, or not looked at yet.
     #[must_use]
     pub fn waits(&self, seq: Seq) -> bool {

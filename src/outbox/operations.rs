@@ -16,6 +16,7 @@ use super::records::{DeadRecord, Mark, MarkRecord, PauseRecord, lane_of};
 use super::requests::{Change, Operation, Place};
 use super::rows;
 use super::state::State;
+use super::trim::waiting;
 use crate::domain::ids::{Lane, Seq};
 use crate::domain::time::Moment;
 
@@ -155,14 +156,8 @@ impl State {
         while count == 0 && cursor.floor() < next {
             let from = cursor.floor();
             for chunk in log::read(kv, from, next, READ_BYTES)? {
-                let ours = chunk.events.iter().filter(|logged| logged.destinations.contains(&id));
-                let waiting = ours.map(|logged| logged.queued.seq).filter(|seq| *seq >= from && cursor.waits(*seq));
-                for seq in waiting.collect::<Vec<_>>() {
-                    if seq >= cursor.horizon() {
-                        cursor.looked(seq.next());
-                    } else {
-                        cursor.settle(seq);
-                    }
+                for seq in waiting(&chunk, &cursor, id).map(|logged| logged.queued.seq).collect::<Vec<_>>() {
+                    cursor.pass(seq);
                     apply(kv, batch, id, record, Change::Discarded { seq, from: Place::Log, at })?;
                     count += 1;
                 }

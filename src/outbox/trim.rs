@@ -200,11 +200,7 @@ impl State {
         }
         let Some(record) = self.destinations.get_mut(&id) else { return Ok(false) };
         for event in moving {
-            if event.seq >= cursor.horizon() {
-                cursor.looked(event.seq.next());
-            } else {
-                cursor.settle(event.seq);
-            }
+            cursor.pass(event.seq);
             apply(kv, batch, id, record, Change::MovedAside { event })?;
         }
         cursor.looked(chunk.end());
@@ -215,6 +211,6 @@ impl State {
 }
 
 /// The events of a chunk that a destination takes and has not settled.
-fn waiting<'a>(chunk: &'a Chunk, cursor: &'a Cursor, id: DestinationId) -> impl Iterator<Item = &'a Logged> {
+pub(super) fn waiting<'a>(chunk: &'a Chunk, cursor: &'a Cursor, id: DestinationId) -> impl Iterator<Item = &'a Logged> {
     chunk.events.iter().filter(move |logged| logged.destinations.contains(&id) && cursor.waits(logged.queued.seq))
 }

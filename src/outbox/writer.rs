@@ -156,6 +156,7 @@ impl Writer {
         let mut batch = Batch::default();
         let mut fresh: Vec<Logged> = Vec::new();
         let mut replays = None;
+        let mut operated = false;
         let mut outcome = Ok(());
         for request in requests {
             match request {
@@ -198,6 +199,7 @@ impl Writer {
                     debts.push(Box::new(move |result| drop(reply.send(result))));
                 }
                 Request::Operate(operation, reply) => {
+                    operated = true;
                     let count = self.state.operate(kv.as_ref(), &mut batch, operation, now);
                     let count = count.unwrap_or_else(|error| {
                         outcome = Err(error);
@@ -220,12 +222,9 @@ impl Writer {
             self.shared.window.push(fresh);
             self.head.send_replace(self.state.head.next);
         }
-        let pauses = self.state.pauses();
-        self.pauses.send_if_modified(|told| {
-            let news = *told != pauses;
-            *told = pauses;
-            news
-        });
+        if operated {
+            self.pauses.send_replace(self.state.pauses());
+        }
         let gaps = self.state.head.next_gap;
         self.gaps.send_if_modified(|told| std::mem::replace(told, gaps) != gaps);
         if let Some(number) = replays {
