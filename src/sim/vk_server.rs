@@ -339,6 +339,11 @@ impl VkServer {
         self.inner().call_faults.entry(method.to_owned()).or_default().push_back(fault);
     }
 
+    /// Calls are spoiled no more.
+    pub fn spare_calls(&self) {
+        self.inner().call_faults.clear();
+    }
+
     /// Sets what the community's Long Poll settings are: which types are on, and the version that shapes events.
     pub fn set_community(&self, settings: Value) {
         self.inner().set_community(settings);

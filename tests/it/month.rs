@@ -138,7 +138,9 @@ impl Month {
             let fault = POLLS[self.below(POLLS.len())];
             self.rig.vk.inject(fault);
         }
-        for _ in 0..self.below(12) {
+        // What fails eight times while VK answers all else is refused, rightly: a night has fewer, and ends.
+        self.rig.vk.spare_calls();
+        for _ in 0..self.below(8) {
             let (method, fault) = (METHODS[self.below(METHODS.len())], CALLS[self.below(CALLS.len())]);
             self.rig.vk.inject_call(method, fault);
         }
