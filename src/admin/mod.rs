@@ -5,6 +5,7 @@
 //! state.
 
 mod api;
+mod desk;
 mod live;
 mod metrics;
 mod socket;

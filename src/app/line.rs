@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::replaying::Job;
 use super::worker::Worker;
 use crate::delivery::backoff;
-use crate::domain::delivery::Outcome;
+use crate::domain::delivery::{Death, Outcome};
 use crate::domain::event::Queued;
 use crate::domain::ids::Seq;
 use crate::domain::lanes::{Dispatch, Gate, LaneKey, Lanes, Withdrawn};
 use crate::domain::time::Moment;
-use crate::outbox::records::{AttemptNote, History, OutageRecord, ReplayRecord};
+use crate::outbox::records::{AttemptNote, History, OutageRecord};
 use crate::outbox::{Change, Cursor, Discard, OutboxError, Place, Settlement};
 use crate::status;
 
@@ -53,14 +54,6 @@ pub(super) struct Done {
     pub(super) latency: Duration,
 }
 
-/// A replay that is not done.
-pub(super) struct Job {
-    pub(super) number: u64,
-    pub(super) record: ReplayRecord,
-    pub(super) read_to: Seq,
-    pub(super) read_all: bool,
-}
-
 /// What the worker holds in memory; bounded whatever the backlog.
 pub(super) struct Line<'a> {
     pub(super) worker: &'a Worker,
@@ -68,6 +61,8 @@ pub(super) struct Line<'a> {
     pub(super) cursor: Cursor,
     pub(super) histories: HashMap<(u64, Seq), History>,
     pub(super) jobs: VecDeque<Job>,
+    /// An operator has paused the destination.
+    pub(super) paused: bool,
     pub(super) changes: Vec<Change>,
     /// When the oldest change came about.
     changed: Option<Instant>,
@@ -94,6 +89,7 @@ impl<'a> Line<'a> {
             cursor: Cursor::at(known.floor()),
             histories: resume.histories.into_iter().map(|(seq, history)| ((0, seq), history)).collect(),
             jobs: VecDeque::new(),
+            paused: false,
             changes: Vec::new(),
             changed: None,
             looked: None,
@@ -155,16 +151,15 @@ impl<'a> Line<'a> {
                 self.last_ok = Some(at);
                 self.change(match key.replay {
                     0 => Change::Delivered { seq, from, tried: known.is_some() },
-                    _ => Change::ReplayDelivered { seq },
+                    _ => Change::ReplayDelivered { seq, replay: key.replay },
                 });
                 self.answered(&dispatch);
             }
             Outcome::Refused { status, excerpt } => {
                 tracing::error!(%destination, %seq, event_id = %dispatch.event.event.event_id, status, latency_ms, "refused: dead letter");
-                let reason = format!("the handler refused it with HTTP {status}");
                 let note = AttemptNote { at, answer: format!("HTTP {status}"), latency_ms, excerpt };
                 let history = tried(known, note, None);
-                self.change(death_of(&dispatch, at, reason, history));
+                self.change(death_of(&dispatch, at, Death::Refused(status), history));
                 self.answered(&dispatch);
             }
             Outcome::Failed { failure, excerpt, retry_after } => {
@@ -180,19 +175,19 @@ impl<'a> Line<'a> {
                 let mut wait = |attempt| backoff::wait(settings, attempt, jitter.random::<f64>());
                 let began = if counts && counted >= self.worker.max_attempts {
                     let began = self.lanes.given_up(key, Instant::now(), retry_after, &mut wait);
-                    let reason =
-                        format!("{counted} failures counted against it while others were answered; the last: {words}");
-                    tracing::error!(%destination, %seq, event_id = %dispatch.event.event.event_id, reason, "given up: dead letter");
+                    let death = Death::GivenUp { counted, last: words.chars().take(NOTE_CHARS).collect() };
+                    tracing::error!(%destination, %seq, event_id = %dispatch.event.event.event_id, reason = %death, "given up: dead letter");
                     self.settle(&dispatch);
-                    self.change(death_of(&dispatch, at, reason, history));
+                    self.change(death_of(&dispatch, at, death, history));
                     began
                 } else {
                     let (pause, began) =
                         self.lanes.failed(key, Instant::now(), history.attempts, retry_after, &mut wait);
                     history.next_try = Some(self.worker.clock.now().plus(pause));
                     self.histories.insert((key.replay, seq), history.clone());
-                    if key.replay == 0 {
-                        self.change(Change::Tried { seq, history });
+                    match key.replay {
+                        0 => self.change(Change::Tried { seq, history }),
+                        _ => self.forget_if_cancelled(key),
                     }
                     began
                 };
@@ -274,7 +269,7 @@ impl<'a> Line<'a> {
     pub(super) fn due(&self, send: Option<Instant>) -> Option<Instant> {
         let flush = self.changed.map(|since| since + SETTLE_AFTER);
         let looked = self.looked.map(|since| since + LOOKED_AFTER);
-        [flush, looked, send].into_iter().flatten().min()
+        [flush, looked, send, self.replay_due()].into_iter().flatten().min()
     }
 
     /// Whether as much is to be settled as goes into one settlement.
@@ -345,10 +340,10 @@ pub(super) fn place_of(dispatch: &Dispatch) -> Place {
 }
 
 /// An event will not be sent again, or not by this replay.
-fn death_of(dispatch: &Dispatch, at: Moment, reason: String, history: History) -> Change {
+fn death_of(dispatch: &Dispatch, at: Moment, death: Death, history: History) -> Change {
     match dispatch.key.replay {
-        0 => Change::Died { event: dispatch.event.clone(), from: place_of(dispatch), at, reason, history },
-        replay => Change::ReplayRefused { seq: dispatch.event.seq, replay, at, reason, history },
+        0 => Change::Died { event: dispatch.event.clone(), from: place_of(dispatch), at, death, history },
+        replay => Change::ReplayRefused { seq: dispatch.event.seq, replay, at, death, history },
     }
 }
 

@@ -12,6 +12,7 @@ mod line;
 pub mod log;
 mod reading;
 mod reconvert;
+mod replaying;
 pub mod settings;
 pub mod supervise;
 pub mod worker;

@@ -1,14 +1,13 @@
-//! How a worker reads: the log from its cursor on, chats that were moved aside, dead letters of replays; as much as there is
-//! room for in memory. Part of [`Line`]. Deliberately absent: what follows from an answer (`line`).
+//! How a worker reads: the log from its cursor on, chats that were moved aside; as much as there is room for in memory. Part
+//! of [`Line`]. Deliberately absent: what follows from an answer (`line`), replays (`replaying`).
 
 use std::time::{Duration, Instant};
 
-use super::line::{Job, Line};
+use super::line::Line;
 use crate::delivery::backoff;
 use crate::domain::event::Queued;
 use crate::domain::ids::Seq;
 use crate::domain::lanes::LaneKey;
-use crate::outbox::records::History;
 use crate::outbox::{Change, Cursor, OutboxError};
 
 /// How many events of live chats wait in memory at most.
@@ -25,8 +24,6 @@ const FILL_CHATS: usize = 256;
 /// How many events of chats aside wait in memory, about, but for the first of each; and of one chat at most.
 const ASIDE_EVENTS: usize = 2048;
 const ASIDE_ROWS: usize = 32;
-/// How many events of replays wait in memory, about.
-const REPLAY_EVENTS: usize = 64;
 
 impl Line<'_> {
     /// Reads what the last process had read and not settled.
@@ -57,7 +54,7 @@ impl Line<'_> {
         aside
     }
 
-    fn offer(&mut self, key: LaneKey, event: Queued) {
+    pub(super) fn offer(&mut self, key: LaneKey, event: Queued) {
         let not_before = self.not_before(key.replay, event.seq);
         self.lanes.offer(key, event, not_before);
     }
@@ -146,47 +143,5 @@ impl Line<'_> {
             }
         }
         Ok(true)
-    }
-
-    pub(super) async fn take_replays(&mut self) -> Result<(), OutboxError> {
-        for (number, record) in self.worker.outbox.replays(self.worker.id).await? {
-            if self.jobs.iter().all(|job| job.number < number) {
-                self.jobs.push_back(Job { number, record, read_to: Seq(0), read_all: false });
-            }
-        }
-        Ok(())
-    }
-
-    async fn fill_replays(&mut self) -> Result<(), OutboxError> {
-        while let Some(job) = self.jobs.front_mut() {
-            if job.read_all {
-                let number = job.number;
-                if self.lanes.has_replay(number) {
-                    return Ok(());
-                }
-                self.jobs.pop_front();
-                self.change(Change::ReplayDone { replay: number });
-                // The next replay must not find what this one has delivered.
-                self.flush_durably().await?;
-                tracing::info!(destination = %self.worker.name, replay = number, "replay done");
-                continue;
-            }
-            if self.lanes.replaying() >= REPLAY_EVENTS {
-                return Ok(());
-            }
-            let letters = self.worker.outbox.read_replay(job.number, job.record.clone(), job.read_to).await?;
-            job.read_all = letters.is_empty();
-            let number = job.number;
-            if let Some(last) = letters.last() {
-                job.read_to = last.queued.seq;
-            }
-            for letter in letters {
-                self.histories
-                    .insert((number, letter.queued.seq), History { next_try: None, counted: 0, ..letter.history });
-                let key = LaneKey { replay: number, lane: letter.queued.event.lane() };
-                self.offer(key, letter.queued);
-            }
-        }
-        Ok(())
     }
 }

@@ -34,11 +34,12 @@ impl Reconvert {
         let all = async {
             let mut asked = self.outbox.watch_replays();
             loop {
-                for (number, job) in self.outbox.replays(QUARANTINE).await? {
-                    self.convert(number, &job).await?;
-                }
-                if asked.changed().await.is_err() {
-                    return Ok(());
+                asked.mark_unchanged();
+                // Bit by bit: one that is cancelled meanwhile is not found again.
+                match self.outbox.replays(QUARANTINE).await?.first() {
+                    Some((number, job)) => self.convert(*number, job).await?,
+                    None if asked.changed().await.is_err() => return Ok(()),
+                    None => {}
                 }
             }
         };
@@ -48,25 +49,23 @@ impl Reconvert {
         }
     }
 
+    /// Converts the next bit of what a replay takes.
     async fn convert(&self, replay: u64, job: &ReplayRecord) -> Result<(), OutboxError> {
-        let (mut after, mut converted, mut unreadable) = (0, 0, 0);
-        loop {
-            let rows = self.outbox.read_quarantine(job.clone(), after).await?;
-            let last = rows.last().map(|(number, _)| *number);
-            let mut page = Reconverted { events: Vec::new(), unreadable: Vec::new(), done: None };
-            for (number, record) in rows {
-                self.one(number, &record, &mut page).await;
-            }
-            converted += page.events.len();
-            unreadable += page.unreadable.len();
-            page.done = last.is_none().then_some(replay);
-            self.outbox.reconvert(page).await?;
-            match last {
-                Some(last) => after = last,
-                None => break,
-            }
+        let rows = self.outbox.read_quarantine(job.clone()).await?;
+        let next = rows.last().map(|(number, _)| number + 1);
+        let mut page = Reconverted { events: Vec::new(), unreadable: Vec::new(), replay, next };
+        for (number, record) in rows {
+            self.one(number, &record, &mut page).await;
         }
-        tracing::info!(replay, converted, unreadable, "updates in quarantine were converted again");
+        let (converted, unreadable) = (page.events.len(), page.unreadable.len());
+        self.outbox.reconvert(page).await?;
+        tracing::info!(
+            replay,
+            converted,
+            unreadable,
+            over = next.is_none(),
+            "updates in quarantine were converted again"
+        );
         Ok(())
     }
 

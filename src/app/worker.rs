@@ -63,9 +63,10 @@ impl Worker {
         line.take_replays().await?;
         let mut attempts = FuturesUnordered::new();
         while !stop.is_cancelled() {
-            let mut more = line.fill().await?;
             let now = self.clock.now();
             let pause = pauses.borrow_and_update().get(&self.id).filter(|pause| pause.lasts(now)).cloned();
+            line.paused = pause.is_some();
+            let mut more = line.fill().await?;
             if pause.is_none() {
                 while let Some(dispatch) = line.lanes.next(Instant::now()) {
                     if line.is_expired(&dispatch) {

@@ -99,6 +99,9 @@ pub(super) enum OutboxVerb {
     /// What is asked of its events
     #[command(flatten)]
     Events(Verb),
+    /// What an operator changes
+    #[command(flatten)]
+    Change(ChangeVerb),
     /// What is done about the outbox itself
     #[command(flatten)]
     Care(CareVerb),
@@ -111,7 +114,7 @@ pub(super) enum Verb {
     Stats,
     /// List events
     #[command(
-        after_help = "Examples:\n  event-router outbox list --state dead --since 2h\n  event-router outbox list --destination messages --state pending --limit 10"
+        after_help = "Examples:\n  event-router outbox list --state dead --since 2h\n  event-router outbox list --destination messages --state pending --limit 10\n  event-router outbox list --group"
     )]
     List {
         /// Which
@@ -120,15 +123,29 @@ pub(super) enum Verb {
         /// At most so many rows
         #[arg(long, default_value_t = crate::outbox::lookup::DEFAULT_LIMIT, value_parser = clap::value_parser!(u64).range(1..=crate::outbox::lookup::MAX_LIMIT))]
         limit: u64,
+        /// Grouped by cause: dead letters, or with --state what is expired or quarantined
+        #[arg(long)]
+        group: bool,
     },
     /// Show one event: its body, who takes it, how it goes
     Show {
         /// Position (`42`), event id, or number in quarantine (`q7`)
         id: String,
     },
+    /// What VK lost
+    Gaps,
+    /// Replays: those that are under way, and the latest that are over
+    Replays,
+    /// What operators have changed, when and why
+    Audit,
+}
+
+/// Verbs of `outbox` that change what becomes of events, live or offline; each is written down with its reason.
+#[derive(Debug, Subcommand)]
+pub(super) enum ChangeVerb {
     /// Deliver dead letters again, or with --state expired what was too old; with --state quarantined, convert what could not be read
     #[command(
-        after_help = "Examples:\n  event-router outbox replay --destination messages --since 1d --dry-run\n  event-router outbox replay 42 --yes"
+        after_help = "Examples:\n  event-router outbox replay --destination messages --since 1d --dry-run\n  event-router outbox replay --destination messages --cause 'refused: HTTP 422' --rate 5\n  event-router outbox replay 42 --yes"
     )]
     Replay {
         /// One event: position, event id, or number in quarantine (`q7`)
@@ -136,12 +153,38 @@ pub(super) enum Verb {
         /// Which
         #[command(flatten)]
         selector: SelectorArgs,
+        /// At most so many a second, like 5 or 0.2; what fails is tried again as usual
+        #[arg(long, value_name = "N", value_parser = interval_us)]
+        rate: Option<u64>,
         /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
+        /// How sure, and why
+        #[command(flatten)]
+        sure: Sure,
+    },
+    /// End a replay before all of it is done
+    #[command(after_help = "Example:\n  event-router outbox cancel 3 --reason 'the handler is not mended yet'")]
+    Cancel {
+        /// Its number, as `outbox replays` shows it
+        number: u64,
+        /// Why; kept in `outbox audit`
+        #[arg(long, value_name = "WORDS")]
+        reason: Option<String>,
+    },
+    /// Take out for good: dead letters, updates in quarantine, one pending event, all of a detached destination
+    #[command(
+        after_help = "Examples:\n  event-router outbox discard 42 --destination messages\n  event-router outbox discard --destination messages --until 7d --yes\n  event-router outbox discard --state quarantined --until 7d\n  event-router outbox discard --state pending --destination a-detached-one"
+    )]
+    Discard {
+        /// One: position, event id, or number in quarantine (`q7`)
+        id: Option<String>,
+        /// Which; dead letters unless --state says otherwise
+        #[command(flatten)]
+        selector: SelectorArgs,
+        /// How sure, and why
+        #[command(flatten)]
+        sure: Sure,
     },
     /// Send nothing to a destination until it is resumed; its events wait in the outbox
     #[command(after_help = "Example:\n  event-router outbox pause messages --for 30m --reason 'new version'")]
@@ -151,7 +194,7 @@ pub(super) enum Verb {
         /// It ends by itself after this time
         #[arg(long = "for", value_name = "SPAN", value_parser = humantime::parse_duration)]
         span: Option<std::time::Duration>,
-        /// Why; shown in `stats`
+        /// Why; shown in `stats`, kept in `outbox audit`
         #[arg(long, value_name = "WORDS")]
         reason: Option<String>,
     },
@@ -159,9 +202,21 @@ pub(super) enum Verb {
     Resume {
         /// The destination
         destination: String,
+        /// Why; kept in `outbox audit`
+        #[arg(long, value_name = "WORDS")]
+        reason: Option<String>,
     },
-    /// What VK lost
-    Gaps,
+}
+
+/// Whether rows are changed without a question, and why.
+#[derive(Debug, Default, Args)]
+pub(super) struct Sure {
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Why; kept in `outbox audit`
+    #[arg(long, value_name = "WORDS")]
+    pub(super) reason: Option<String>,
 }
 
 /// Verbs of `outbox` that open it in their own ways.
@@ -182,20 +237,6 @@ pub(super) enum CareVerb {
         /// Which
         #[command(flatten)]
         selector: SelectorArgs,
-    },
-    /// Take out for good: dead letters, updates in quarantine, one pending event, all of a detached destination
-    #[command(
-        after_help = "Examples:\n  event-router outbox discard 42 --destination messages\n  event-router outbox discard --destination messages --until 7d --yes\n  event-router outbox discard --state quarantined --until 7d\n  event-router outbox discard --state pending --destination a-detached-one"
-    )]
-    Discard {
-        /// One: position, event id, or number in quarantine (`q7`)
-        id: Option<String>,
-        /// Which; dead letters unless --state says otherwise
-        #[command(flatten)]
-        selector: SelectorArgs,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
     },
 }
 
@@ -226,6 +267,9 @@ pub(super) struct SelectorArgs {
     /// Positions from A to B, both included; either may be left out
     #[arg(long, value_name = "A..B", value_parser = seq_range)]
     pub(super) seq: Option<(Option<u64>, Option<u64>)>,
+    /// Dead (or, as --state says, expired or quarantined) for this cause, as `list --group` shows it
+    #[arg(long, value_name = "WORDS")]
+    pub(super) cause: Option<String>,
 }
 
 /// A state to ask for.
@@ -245,6 +289,13 @@ pub(super) enum StateArg {
     Quarantined,
 }
 
+impl StateArg {
+    /// Whether what is in this state has a cause, and can be done again.
+    pub(super) fn has_cause(self) -> bool {
+        matches!(self, Self::Dead | Self::Expired | Self::Quarantined)
+    }
+}
+
 impl SelectorArgs {
     /// Whether nothing was said.
     #[must_use]
@@ -255,6 +306,7 @@ impl SelectorArgs {
             && self.peer.is_none()
             && self.user.is_none()
             && self.seq.is_none()
+            && self.cause.is_none()
     }
 
     /// What is asked of the outbox.
@@ -262,6 +314,9 @@ impl SelectorArgs {
     /// # Errors
     /// When a moment is none.
     pub(super) fn selector(self, now: Moment) -> Result<Selector, String> {
+        if self.cause.is_some() && self.state.is_some_and(|state| !state.has_cause()) {
+            return Err("--cause: what is dead, expired or quarantined has one".to_owned());
+        }
         let moment = |name: &str, text: Option<String>| text.map(|text| moment(name, &text, now)).transpose();
         let (from_seq, to_seq) = self.seq.unwrap_or_default();
         Ok(Selector {
@@ -281,6 +336,7 @@ impl SelectorArgs {
             until_ms: moment("--until", self.until)?,
             from_seq,
             to_seq,
+            cause: self.cause,
             limit: None,
         })
     }
@@ -292,6 +348,15 @@ fn moment(name: &str, text: &str, now: Moment) -> Result<i64, String> {
     }
     let told = |_| format!("{name}: {text:?} is neither an age like 2h nor a moment like 2024-02-28T11:12:03+03:00");
     Moment::parse_rfc3339(text).map(|moment| moment.0).map_err(told)
+}
+
+/// The time between two, in microseconds, where so many a second are allowed.
+fn interval_us(text: &str) -> Result<u64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (0.001..=100_000.0).contains(rate));
+    let rate = rate.ok_or_else(|| format!("{text:?} is no number from 0.001 to 100000"))?;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 10 to 1e9")]
+    let interval = (1_000_000.0 / rate).round() as u64;
+    Ok(interval)
 }
 
 fn seq_range(text: &str) -> Result<(Option<u64>, Option<u64>), String> {
@@ -327,6 +392,14 @@ mod tests {
         assert_eq!(seq_range("7"), Ok((Some(7), Some(7))));
         for bad in ["", "..", "9..3", "x", "1..x", "-1"] {
             assert!(seq_range(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_a_second() {
+        assert_eq!((interval_us("5"), interval_us("0.2"), interval_us("3")), (Ok(200_000), Ok(5_000_000), Ok(333_333)));
+        for bad in ["0", "-1", "x", "nan", "inf", "1e9", ""] {
+            assert!(interval_us(bad).is_err(), "{bad}");
         }
     }
 

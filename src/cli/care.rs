@@ -1,5 +1,5 @@
-//! `outbox verify`, `salvage`, `export`, `discard`: what is done about an outbox rather than with its events one by one.
-//! Deliberately absent: how it is done (`outbox::{verify, salvage, lookup, replay}`).
+//! `outbox verify`, `salvage`, `export`: what is done about an outbox rather than with its events one by one.
+//! Deliberately absent: how it is done (`outbox::{verify, salvage, lookup}`).
 #![allow(clippy::print_stderr, reason = "the command line speaks on stderr")]
 
 use std::io::{IsTerminal, stderr};
@@ -9,27 +9,21 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::access::{Access, Found, Live};
-use super::args::{CareVerb, SelectorArgs, StateArg};
+use super::args::{CareVerb, SelectorArgs};
 use super::exit::{Exit, Failure, say};
-use super::outbox::{agreed, look, plain, print, tell_offline};
+use super::outbox::{look, print, tell_offline};
 use crate::clock::Clock;
-use crate::domain::time::Moment;
-use crate::outbox::discard::detached;
-use crate::outbox::kv::KvError;
-use crate::outbox::operations::operate;
 use crate::outbox::salvage::{Salvaged, salvage};
 use crate::outbox::space::people;
 use crate::outbox::verify::{Verified, verify};
-use crate::outbox::views::{Discarded, Exported, ListState, ReplayAsked};
-use crate::outbox::{Operation, OutboxError, Store, discard, inspect, lookup};
+use crate::outbox::views::Exported;
+use crate::outbox::{OutboxError, Store, lookup};
 
-/// `configured` are the destinations of the configuration.
-pub(super) async fn run(dir: &Path, configured: &[String], verb: CareVerb, json: bool) -> Result<Exit, Failure> {
+pub(super) async fn run(dir: &Path, verb: CareVerb, json: bool) -> Result<Exit, Failure> {
     match verb {
         CareVerb::Verify => run_verify(dir, json).await,
         CareVerb::Salvage { into } => run_salvage(dir, &into, json).await,
         CareVerb::Export { selector } => run_export(dir, selector).await,
-        CareVerb::Discard { id, selector, yes } => run_discard(dir, configured, id, selector, yes, json).await,
     }
 }
 
@@ -173,111 +167,8 @@ async fn run_export(dir: &Path, selector: SelectorArgs) -> Result<Exit, Failure>
     }
 }
 
-/// Takes rows out for good.
-async fn run_discard(
-    dir: &Path,
-    configured: &[String],
-    id: Option<String>,
-    mut selector: SelectorArgs,
-    yes: bool,
-    json: bool,
-) -> Result<Exit, Failure> {
-    if matches!(selector.state, Some(StateArg::Delivered | StateArg::Discarded)) {
-        return Err(Failure::usage("--state: what is dead, expired, quarantined or pending can be discarded"));
-    }
-    if id.is_none() && selector.is_empty() {
-        return Err(Failure::usage(
-            "say which: an ID, or at least one of --destination, --state, --type, --peer, --user, --since, --until, --seq",
-        ));
-    }
-    if let Some(id) = &id {
-        plain(id)?;
-    } else if selector.state.is_none() {
-        selector.state = Some(StateArg::Dead);
-    }
-    let mut access = Access::find(dir).await?;
-    if matches!(access, Access::Offline(_)) {
-        tell_offline(dir, json);
-    }
-    let now = Clock::system().now();
-    let selector = selector.selector(now).map_err(Failure::usage)?;
-    let asked = ReplayAsked { id, selector, dry_run: true, up_to: None };
-    let would = discard(&mut access, configured, &asked, now).await?;
-    if would.matched == 0 {
-        return print(json, &would, |_| "nothing matches\n".to_owned());
-    }
-    if !yes {
-        let words = format!("{} row(s) would be discarded for good", would.matched);
-        agreed(format!("{words}; say --yes to do it"), &format!("{words}. Discard them?"))?;
-    }
-    let done =
-        discard(&mut access, configured, &ReplayAsked { dry_run: false, up_to: would.up_to, ..asked }, now).await?;
-    print(json, &done, |done| format!("{} row(s) are discarded\n", done.matched))
-}
-
-async fn discard(
-    access: &mut Access,
-    configured: &[String],
-    asked: &ReplayAsked,
-    now: Moment,
-) -> Result<Discarded, Failure> {
-    match access {
-        Access::Live(live) => live.post("/api/v1/discards", asked).await,
-        Access::Offline(store) if asked.id.is_none() && asked.selector.state == Some(ListState::Pending) => {
-            discard_detached(store, configured, asked, now)
-        }
-        Access::Offline(store) => {
-            let plan = look(store, |kv| discard::plan(kv, asked))?;
-            let mut told = Discarded { matched: 0, done: !asked.dry_run, up_to: None };
-            if asked.dry_run {
-                told.matched = plan.matched();
-                return Ok(told);
-            }
-            let dir = store.dir.clone();
-            let failed = |error: KvError| OutboxError::of_store(&dir, &error);
-            for rows in &plan.rows {
-                let mut from = 0;
-                while let Some((operation, next)) = look(store, |kv| discard::page(kv, rows, from))? {
-                    from = next;
-                    told.matched += operate(store, operation, now).map_err(failed)?;
-                }
-            }
-            for (id, _, seq) in plan.pending {
-                told.matched += operate(store, Operation::DiscardPending(id, seq), now).map_err(failed)?;
-            }
-            Ok(told)
-        }
-    }
-}
-
-/// Everything that is pending for a destination that the configuration does not have.
-fn discard_detached(
-    store: &mut Store,
-    configured: &[String],
-    asked: &ReplayAsked,
-    now: Moment,
-) -> Result<Discarded, Failure> {
-    let name = detached(configured, asked.selector.destination.as_deref()).map_err(Failure::new)?;
-    let id = look(store, |kv| inspect::destination_id(kv, name))?.map_err(Failure::new)?;
-    let stats = look(store, |kv| inspect::stats(kv, "", now))?;
-    let pending = stats.destinations.iter().find(|view| view.name == name).map_or(0, |view| view.pending);
-    let mut told = Discarded { matched: pending, done: !asked.dry_run, up_to: None };
-    if asked.dry_run {
-        return Ok(told);
-    }
-    told.matched = 0;
-    let dir = store.dir.clone();
-    loop {
-        let count = operate(store, Operation::DiscardDetached(id), now);
-        match count.map_err(|error| OutboxError::of_store(&dir, &error))? {
-            0 => return Ok(told),
-            count => told.matched += count,
-        }
-    }
-}
-
 /// A bar on a terminal; nothing elsewhere.
-fn progress() -> ProgressBar {
+pub(super) fn progress() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes}, {eta} to go");
     let bar = if stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     if let Ok(style) = style {

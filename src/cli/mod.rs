@@ -5,6 +5,7 @@
 mod access;
 mod args;
 mod care;
+mod change;
 mod check;
 mod convert;
 mod demo;
@@ -63,12 +64,13 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         Command::Outbox { json, verb: OutboxVerb::Events(verb) } => {
             outbox::run(&config()?.outbox.dir, verb, json).await
         }
-        Command::Outbox { json, verb: OutboxVerb::Care(verb) } => {
+        Command::Outbox { json, verb: OutboxVerb::Care(verb) } => care::run(&config()?.outbox.dir, verb, json).await,
+        Command::Outbox { json, verb: OutboxVerb::Change(verb) } => {
             let loaded = config()?;
             let dir = loaded.outbox.dir.clone();
             let rules = loaded.rules().unwrap_or_default();
             let configured: Vec<String> = rules.into_iter().map(|(name, _)| name.to_string()).collect();
-            care::run(&dir, &configured, verb, json).await
+            change::run(&dir, configured, verb, json).await
         }
     }
 }

@@ -1,28 +1,29 @@
-//! `outbox`: look and replay, live through the socket or offline in the directory; tables for people, JSON for programs.
+//! `outbox`: what is looked at, live through the socket or offline in the directory; tables for people, JSON for programs.
+//! Deliberately absent: what changes anything (`change`), the outbox as a whole (`care`).
 #![allow(clippy::print_stderr, reason = "the command line speaks on stderr")]
 
-use std::io::{IsTerminal, stdin, stdout};
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::access::Access;
-use super::args::{SelectorArgs, StateArg, Verb};
+use super::args::Verb;
 use super::exit::{Exit, Failure, say};
 use super::render::{ago, number, right, span, table, text};
 use super::stats;
 use crate::clock::Clock;
 use crate::domain::time::Moment;
+use crate::outbox::audit::{self, AuditView};
 use crate::outbox::gaps::{self, BackfillView, GapView};
+use crate::outbox::groups::{self, GroupView};
 use crate::outbox::kv::{Kv, KvError};
-use crate::outbox::operations::operate;
-use crate::outbox::pauses::{PauseAsked, PauseMade, PauseView};
-use crate::outbox::views::{At, DeliveryState, DeliveryView, ReplayAsked, ReplayMade, Row, Selector, Shown, Stats};
-use crate::outbox::{Operation, OutboxError, Store, inspect, lookup, replay};
+use crate::outbox::replay::{self, ReplayView};
+use crate::outbox::views::{At, DeliveryState, DeliveryView, ListState, Row, Selector, Shown, Stats};
+use crate::outbox::{OutboxError, Store, inspect, lookup};
 
 pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Failure> {
     let now = Clock::system().now();
-    let mut access = Access::find(dir).await?;
+    let access = Access::find(dir).await?;
     if matches!(access, Access::Offline(_)) {
         tell_offline(dir, json);
     }
@@ -34,7 +35,18 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
             };
             print(json, &stats, stats::render)
         }
-        Verb::List { selector, limit } => {
+        Verb::List { selector, group: true, .. } => {
+            if selector.state.is_some_and(|state| !state.has_cause()) {
+                return Err(Failure::usage("--group: what is dead, expired or quarantined has a cause"));
+            }
+            let selector = selector.selector(now).map_err(Failure::usage)?;
+            let found: Vec<GroupView> = match &access {
+                Access::Live(live) => live.get("/api/v1/groups", &selector).await?,
+                Access::Offline(store) => look(store, |kv| groups::groups(kv, &selector))?,
+            };
+            print(json, &found, |found| render_groups(found, now))
+        }
+        Verb::List { selector, limit, group: false } => {
             let selector = Selector { limit: Some(limit), ..selector.selector(now).map_err(Failure::usage)? };
             let rows: Vec<Row> = match &access {
                 Access::Live(live) => live.get("/api/v1/events", &selector).await?,
@@ -64,34 +76,21 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
             };
             print(json, &gaps, |gaps| render_gaps(gaps, now))
         }
-        Verb::Pause { destination, span, reason } => {
-            let for_seconds = span.map(|span| span.as_secs().max(1));
-            pause(&mut access, "pauses", PauseAsked { destination, for_seconds, reason }, now, json).await
+        Verb::Replays => {
+            let replays: Vec<ReplayView> = match &access {
+                Access::Live(live) => live.get("/api/v1/replays", &()).await?,
+                Access::Offline(store) => look(store, replay::all)?,
+            };
+            print(json, &replays, |replays| render_replays(replays, now))
         }
-        Verb::Resume { destination } => {
-            pause(&mut access, "resumes", PauseAsked { destination, ..PauseAsked::default() }, now, json).await
+        Verb::Audit => {
+            let changes: Vec<AuditView> = match &access {
+                Access::Live(live) => live.get("/api/v1/audit", &()).await?,
+                Access::Offline(store) => look(store, audit::all)?,
+            };
+            print(json, &changes, |changes| render_audit(changes, now))
         }
-        Verb::Replay { id, selector, dry_run, yes } => make_replay(&mut access, id, selector, dry_run, yes, json).await,
     }
-}
-
-/// Begins a pause, or ends one.
-async fn pause(access: &mut Access, what: &str, asked: PauseAsked, now: Moment, json: bool) -> Result<Exit, Failure> {
-    let made: PauseMade = match access {
-        Access::Live(live) => live.post(&format!("/api/v1/{what}"), &asked).await?,
-        Access::Offline(store) => {
-            let id = look(store, |kv| inspect::destination_id(kv, &asked.destination))?.map_err(Failure::new)?;
-            let record = (what == "pauses").then(|| asked.record(now));
-            let operation = record.clone().map_or(Operation::Resume(id), |record| Operation::Pause(id, record));
-            let dir = store.dir.clone();
-            operate(store, operation, now).map_err(|error| OutboxError::of_store(&dir, &error))?;
-            PauseMade { destination: asked.destination, pause: record.as_ref().map(PauseView::of) }
-        }
-    };
-    print(json, &made, |made| match &made.pause {
-        Some(pause) => format!("{} is {}\n", made.destination, pause.words(now)),
-        None => format!("{} is not paused: its events go out\n", made.destination),
-    })
 }
 
 /// Says that a directory is looked into, and no service asked.
@@ -123,88 +122,6 @@ pub(super) fn print<T: Serialize>(json: bool, value: &T, render: impl FnOnce(&T)
     };
     say(&words)?;
     Ok(Exit::Done)
-}
-
-async fn make_replay(
-    access: &mut Access,
-    id: Option<String>,
-    selector: SelectorArgs,
-    dry_run: bool,
-    yes: bool,
-    json: bool,
-) -> Result<Exit, Failure> {
-    if selector.state.is_some_and(|state| !matches!(state, StateArg::Dead | StateArg::Expired | StateArg::Quarantined))
-    {
-        return Err(Failure::usage("--state: dead letters, expired events and updates in quarantine can be replayed"));
-    }
-    if id.is_none() && selector.is_empty() {
-        return Err(Failure::usage(
-            "say which: an ID, or at least one of --destination, --state, --type, --peer, --user, --since, --until, --seq",
-        ));
-    }
-    if let Some(id) = &id {
-        plain(id)?;
-    }
-    let selector = selector.selector(Clock::system().now()).map_err(Failure::usage)?;
-    let plan =
-        ask(access, &ReplayAsked { id: id.clone(), selector: selector.clone(), dry_run: true, up_to: None }).await?;
-    let count: u64 = plan.iter().map(|made| made.matched).sum();
-    if dry_run || count == 0 {
-        return print(json, &plan, |plan| replays(plan, "would be replayed"));
-    }
-    if !yes {
-        let refusal = format!("{count} row(s) would be replayed; say --yes to do it, or --dry-run to look");
-        agreed(refusal, &format!("{}Replay them?", replays(&plan, "would be replayed")))?;
-    }
-    let live = matches!(access, Access::Live(_));
-    let made = ask(access, &ReplayAsked { id, selector, dry_run: false, up_to: None }).await?;
-    let done = if live { "are being replayed" } else { "will be replayed at the next start" };
-    print(json, &made, |made| replays(made, done))
-}
-
-async fn ask(access: &mut Access, asked: &ReplayAsked) -> Result<Vec<ReplayMade>, Failure> {
-    match access {
-        Access::Live(live) => live.post("/api/v1/replays", asked).await,
-        Access::Offline(store) => {
-            let plans = look(store, |kv| replay::plan(kv, asked))?;
-            match asked.dry_run {
-                true => Ok(plans.iter().map(|plan| plan.made(None)).collect()),
-                false => {
-                    let dir = store.dir.clone();
-                    let made = replay::write(store, &plans, Clock::system().now());
-                    made.map_err(|error| OutboxError::of_store(&dir, &error).into())
-                }
-            }
-        }
-    }
-}
-
-/// Asks the person at the terminal; without one, `--yes` is needed.
-pub(super) fn agreed(without_terminal: String, question: &str) -> Result<(), Failure> {
-    if !(stdin().is_terminal() && stdout().is_terminal()) {
-        return Err(Failure::usage(without_terminal));
-    }
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::new("nothing was changed")) }
-}
-
-fn replays(made: &[ReplayMade], done: &str) -> String {
-    if made.is_empty() {
-        return "nothing matches\n".to_owned();
-    }
-    let line = |one: &ReplayMade| {
-        let number = one.number.map_or_else(String::new, |number| format!(" (replay {number})"));
-        match one.destination.as_str() {
-            "quarantine" => {
-                format!("{} update(s) in quarantine {done}: they are converted again{number}\n", one.matched)
-            }
-            name if one.expired => format!("{} expired event(s) of {name} {done}{number}\n", one.matched),
-            name => format!("{} dead letter(s) of {name} {done}{number}\n", one.matched),
-        }
-    };
-    made.iter().map(line).collect()
 }
 
 fn list(rows: &[Row], now: Moment, limit: u64) -> String {
@@ -318,4 +235,76 @@ fn render_gaps(gaps: &[GapView], now: Moment) -> String {
     }
     text(&shown)
         + "Only messages can be fetched back: button presses, reactions, edits and other events of a gap are gone.\n"
+}
+
+fn render_groups(groups: &[GroupView], now: Moment) -> String {
+    let Some(first) = groups.first() else { return "nothing matches\n".to_owned() };
+    let mut shown = table(&["COUNT", "DESTINATION", "CAUSE", "OLDEST", "NEWEST", "EXAMPLE", "ITS ANSWER"]);
+    for group in groups {
+        let id = if group.state == ListState::Quarantined { "q" } else { "" };
+        shown.add_row([
+            group.count.to_string(),
+            group.destination.clone().unwrap_or_else(|| "-".to_owned()),
+            group.cause.clone(),
+            ago(Some(group.oldest), now),
+            ago(Some(group.newest), now),
+            format!("{id}{}", group.example),
+            group.excerpt.as_ref().map_or_else(|| "-".to_owned(), |words| words.chars().take(60).collect()),
+        ]);
+    }
+    right(&mut shown, &[0]);
+    let destination = first.destination.as_ref().map_or_else(String::new, |name| format!(" --destination {name}"));
+    let state = if first.state == ListState::Dead { String::new() } else { format!(" --state {}", first.state.word()) };
+    let cause = first.cause.replace('\'', r"'\''");
+    text(&shown)
+        + &format!("\nthe first group again:  event-router outbox replay{destination}{state} --cause '{cause}'\n")
+        + &format!("or out for good:        event-router outbox discard{destination}{state} --cause '{cause}'\n")
+}
+
+fn render_replays(replays: &[ReplayView], now: Moment) -> String {
+    if replays.is_empty() {
+        return "there was none, as far as is kept\n".to_owned();
+    }
+    let mut shown = table(&["REPLAY", "OF", "WHAT", "ASKED FOR", "ROWS", "DELIVERED", "FAILED", "A SECOND", "STATE"]);
+    for replay in replays {
+        let state = match replay.ended {
+            Some(At(at)) if replay.cancelled => format!("cancelled {} ago", span(at.age(now))),
+            Some(At(at)) => format!("done {} ago", span(at.age(now))),
+            None => "under way".to_owned(),
+        };
+        shown.add_row([
+            replay.number.to_string(),
+            replay.destination.clone(),
+            replay.state.word().to_owned(),
+            ago(Some(replay.at), now),
+            replay.matched.to_string(),
+            replay.succeeded.to_string(),
+            replay.failed.to_string(),
+            replay.rate().map_or_else(
+                || "-".to_owned(),
+                |rate| format!("{rate:.3}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+            ),
+            state,
+        ]);
+    }
+    right(&mut shown, &[0, 4, 5, 6]);
+    text(&shown)
+}
+
+fn render_audit(changes: &[AuditView], now: Moment) -> String {
+    if changes.is_empty() {
+        return "no operator has changed anything\n".to_owned();
+    }
+    let mut shown = table(&["WHEN", "WHAT", "CHANGED", "WHY"]);
+    for change in changes {
+        let changed = change.changed.map_or_else(|| "not carried out to its end".to_owned(), |count| count.to_string());
+        let offline = if change.offline { " (offline)" } else { "" };
+        shown.add_row([
+            ago(Some(change.at), now),
+            format!("{}{offline}", change.what),
+            changed,
+            change.reason.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    text(&shown)
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use super::time::Moment;
 
 /// How much of an answer's body is kept, in bytes.
@@ -64,6 +66,46 @@ impl fmt::Display for Failure {
             Self::Timeout => f.write_str("no answer in time"),
             Self::Connect(why) => write!(f, "no connection: {why}"),
             Self::Broken(why) => write!(f, "connection broke: {why}"),
+        }
+    }
+}
+
+/// Why an event will not be sent again by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Death {
+    /// The handler refused it with this status.
+    Refused(u16),
+    /// So many failures counted against it.
+    GivenUp {
+        /// How many.
+        counted: u32,
+        /// The last one, in words.
+        last: String,
+    },
+    /// It was older than `max_age` when it would have been sent.
+    TooOld,
+}
+
+impl Death {
+    /// What it has in common with others: dead letters are grouped by it.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Refused(status) => format!("refused: HTTP {status}"),
+            Self::GivenUp { last, .. } => format!("given up: {last}"),
+            Self::TooOld => "older than max_age".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(f, "the handler refused it with HTTP {status}"),
+            Self::GivenUp { counted, last } => {
+                write!(f, "{counted} failures counted against it while others were answered; the last: {last}")
+            }
+            Self::TooOld => f.write_str("it was older than max_age when it would have been sent"),
         }
     }
 }

@@ -7,16 +7,28 @@ use super::kv::{Batch, Kv, KvError};
 use super::log;
 use super::records::{AsideRecord, DeadRecord, DestinationRecord, History, Mark, MarkRecord};
 use super::requests::{Change, Place};
+use crate::domain::delivery::Death;
 use crate::domain::ids::Seq;
+use crate::domain::time::Moment;
 
-/// Does one change.
+/// What a change means for a replay.
+pub(super) enum Replayed {
+    /// A row of it is delivered.
+    Succeeded,
+    /// A row of it is dead once more.
+    Failed,
+    /// All of it is done, at that moment.
+    Over(Moment),
+}
+
+/// Does one change; answers what it means for which replay.
 pub(super) fn apply(
     kv: &dyn Kv,
     batch: &mut Batch,
     id: DestinationId,
     record: &mut DestinationRecord,
     change: Change,
-) -> Result<(), KvError> {
+) -> Result<Option<(u64, Replayed)>, KvError> {
     match change {
         Change::Delivered { seq, from, tried } => {
             record.delivered += 1;
@@ -25,12 +37,12 @@ pub(super) fn apply(
                 batch.delete(keys::history(id, seq));
             }
         }
-        Change::Died { event, from, at, reason, history } => {
+        Change::Died { event, from, at, death, history } => {
             record.dead += 1;
             leave(kv, batch, id, record, event.seq, from)?;
             batch.delete(keys::history(id, event.seq));
             let dead =
-                DeadRecord { seq: event.seq, at, reason, history, replay: 0, event: log::record_of(&event, vec![id]) };
+                DeadRecord { seq: event.seq, at, death, history, replay: 0, event: log::record_of(&event, vec![id]) };
             frame::add(batch, keys::dead(id, event.seq), &dead);
         }
         Change::Tried { seq, history } => frame::put(batch, keys::history(id, seq), &history),
@@ -57,40 +69,43 @@ pub(super) fn apply(
             } else {
                 // The log may delete it soon: retention counts from when it went aside.
                 record.dead += 1;
-                let (seq, reason) = (event.seq, "it was older than max_age when it would have been sent".to_owned());
-                let event = log::record_of(&event, vec![id]);
-                let dead = DeadRecord { seq, at, reason, history: History::default(), replay: 0, event };
+                let (seq, death, history) = (event.seq, Death::TooOld, History::default());
+                let dead = DeadRecord { seq, at, death, history, replay: 0, event: log::record_of(&event, vec![id]) };
                 frame::add(batch, keys::dead(id, seq), &dead);
             }
         }
-        Change::ReplayDelivered { seq } => {
+        Change::ReplayDelivered { seq, replay } => {
             let key = keys::dead(id, seq);
             if let Some(value) = batch.row(kv, &key)? {
                 frame::delete(batch, &key, &value);
                 record.dead = less(&key, record.dead)?;
-                record.delivered += 1;
-            } else if unmark_expired(kv, batch, id, record, seq)? {
-                record.delivered += 1;
+            } else if !unmark_expired(kv, batch, id, record, seq)? {
+                return Ok(None);
             }
+            record.delivered += 1;
+            return Ok(Some((replay, Replayed::Succeeded)));
         }
-        Change::ReplayRefused { seq, replay, at, reason, history } => {
+        Change::ReplayRefused { seq, replay, at, death, history } => {
             let key = keys::dead(id, seq);
             if let Some(value) = batch.row(kv, &key)? {
                 let bytes = frame::whole(kv, &key, &value)?;
                 let dead: DeadRecord<'_> = frame::parse(&key, &bytes)?;
                 frame::delete(batch, &key, &value);
-                frame::add(batch, key, &DeadRecord { at, reason, history, replay, ..dead });
+                frame::add(batch, key, &DeadRecord { at, death, history, replay, ..dead });
             } else if let Some(logged) = log::one(kv, seq)?
                 && unmark_expired(kv, batch, id, record, seq)?
             {
                 record.dead += 1;
                 let event = log::record_of(&logged.queued, vec![id]);
-                frame::add(batch, key, &DeadRecord { seq, at, reason, history, replay, event });
+                frame::add(batch, key, &DeadRecord { seq, at, death, history, replay, event });
+            } else {
+                return Ok(None);
             }
+            return Ok(Some((replay, Replayed::Failed)));
         }
-        Change::ReplayDone { replay } => batch.delete(keys::replay(replay)),
+        Change::ReplayDone { replay, at } => return Ok(Some((replay, Replayed::Over(at)))),
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Takes an event from those that have expired; answers whether it was one.

@@ -1,17 +1,18 @@
 //! What an operator asks to be taken out for good and what it means: dead letters, expired events, updates in quarantine, a pending event by
 //! its id. Deliberately absent: doing it (`operations`, and the worker of a destination that has one).
 
+use super::filter::Filter;
 use super::inspect::Books;
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::log;
 use super::lookup;
 use super::operations::AT_ONCE;
-use super::records::ReplayFilter;
+use super::operator::Asked;
 use super::replay::{self, Plan};
 use super::requests::Operation;
 use super::rows;
-use super::views::{DeliveryState, ListState, ReplayAsked, Selector};
+use super::views::{DeliveryState, ListState, Selector};
 use crate::domain::ids::Seq;
 
 /// What a request takes.
@@ -35,7 +36,7 @@ impl DiscardPlan {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<DiscardPlan, KvError> {
+pub fn plan(kv: &dyn Kv, asked: &Asked) -> Result<DiscardPlan, KvError> {
     let wants = |state| asked.selector.state.is_none_or(|wanted| wanted == state);
     let mut plan = DiscardPlan::default();
     if wants(ListState::Dead) || wants(ListState::Expired) || wants(ListState::Quarantined) {
@@ -43,9 +44,8 @@ pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<DiscardPlan, KvError> {
     }
     if asked.id.is_some() && asked.selector.state.is_none() {
         let selector = Selector { state: Some(ListState::Expired), ..asked.selector.clone() };
-        plan.rows.extend(
-            replay::plan(kv, &ReplayAsked { selector, ..asked.clone() })?.into_iter().filter(|rows| rows.expired),
-        );
+        plan.rows
+            .extend(replay::plan(kv, &Asked { selector, ..asked.clone() })?.into_iter().filter(|rows| rows.expired));
     }
     let Some(id) = asked.id.as_deref().filter(|_| wants(ListState::Pending)) else { return Ok(plan) };
     let Some(row) = lookup::show(kv, id)?.map(|shown| shown.row) else { return Ok(plan) };
@@ -83,7 +83,7 @@ pub fn detached<'a>(configured: &[String], asked: Option<&'a str>) -> Result<&'a
 /// # Errors
 /// When the store cannot be read.
 pub fn page(kv: &dyn Kv, plan: &Plan, from: u64) -> Result<Option<(Operation, u64)>, KvError> {
-    let filter: &ReplayFilter = &plan.filter;
+    let filter: &Filter = &plan.filter;
     let mut found = Vec::new();
     if plan.destination == keys::QUARANTINE {
         rows::quarantined(kv, from, |number, record| {
@@ -96,14 +96,14 @@ pub fn page(kv: &dyn Kv, plan: &Plan, from: u64) -> Result<Option<(Operation, u6
     }
     if plan.expired {
         rows::expired(kv, plan.destination, Seq(from), |logged, _| {
-            if filter.takes(logged.queued.seq, &log::event_record(logged)) {
+            if filter.takes_expired(logged.queued.seq, &log::event_record(logged)) {
                 found.push(logged.queued.seq.0);
             }
             Ok(found.len() < AT_ONCE)
         })?;
     } else {
         rows::dead_letters(kv, plan.destination, Seq(from), |_, dead, _| {
-            if filter.takes(dead.seq, &dead.event) {
+            if filter.takes_dead(&dead) {
                 found.push(dead.seq.0);
             }
             Ok(found.len() < AT_ONCE)

@@ -13,7 +13,7 @@ use super::error::OutboxError;
 use super::keys::DestinationId;
 use super::kv::{Batch, Kv, KvError};
 use super::open::{Lock, Store};
-use super::records::{PauseRecord, ReplayFilter};
+use super::records::PauseRecord;
 use super::requests::{Append, Appended, Filled, Operation, Reconverted, Settlement};
 use super::space::Space;
 use super::state::State;
@@ -51,7 +51,7 @@ pub struct Outbox {
     pub(super) shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
     pub(super) head: watch::Receiver<Seq>,
-    replays: watch::Receiver<u64>,
+    replays: watch::Receiver<()>,
     gaps: watch::Receiver<u64>,
     pauses: watch::Receiver<Pauses>,
     relief: watch::Receiver<Seq>,
@@ -100,7 +100,7 @@ impl Outbox {
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (head_sender, head) = watch::channel(state.head.next);
         let (relief_sender, relief) = watch::channel(Seq(0));
-        let (replays_sender, replays) = watch::channel(0);
+        let (replays_sender, replays) = watch::channel(());
         let (gaps_sender, gaps) = watch::channel(state.head.next_gap);
         let (pauses_sender, pauses) = watch::channel(state.pauses());
         let (failed_sender, failed) = watch::channel(None);
@@ -170,9 +170,9 @@ impl Outbox {
         self.head.clone()
     }
 
-    /// Tells when a replay has been asked for.
+    /// Tells when a replay may have been asked for, or cancelled.
     #[must_use]
-    pub fn watch_replays(&self) -> watch::Receiver<u64> {
+    pub fn watch_replays(&self) -> watch::Receiver<()> {
         self.replays.clone()
     }
 
@@ -229,20 +229,6 @@ impl Outbox {
     /// When it could not be made durable.
     pub async fn settle_durably(&self, settlement: Settlement) -> Result<(), OutboxError> {
         self.answered(|reply| Request::Settle(settlement, Some(reply))).await
-    }
-
-    /// Makes a replay of one destination's dead letters, or of its expired events; returns its number.
-    ///
-    /// # Errors
-    /// When it could not be made durable.
-    pub async fn replay(
-        &self,
-        destination: DestinationId,
-        filter: ReplayFilter,
-        matched: u64,
-        expired: bool,
-    ) -> Result<u64, OutboxError> {
-        self.answered(|reply| Request::Replay { destination, filter, matched, expired, reply }).await
     }
 
     /// Commits what became of updates in quarantine.

@@ -11,9 +11,10 @@ use super::kv::{Kv, KvError};
 use super::log;
 use super::pauses::PauseView;
 use super::records::{AsideRecord, Checkpoint, DestinationRecord, Head, Names, Space};
+use super::replay;
 use super::rows;
 use super::space::Usage;
-use super::views::{At, CheckpointView, DestinationState, DestinationView, ReplayView, Stats};
+use super::views::{At, CheckpointView, DestinationState, DestinationView, Stats};
 use crate::domain::time::Moment;
 
 /// How much of the log is read at a time.
@@ -94,15 +95,7 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
         checkpoints.push(CheckpointView { group_id, ts: record.ts.as_str().to_owned(), committed: At(record.at) });
         Ok(true)
     })?;
-    let replays = rows::replays(kv)?.into_iter().map(|(number, job)| ReplayView {
-        number,
-        destination: match job.destination {
-            keys::QUARANTINE => "quarantine".to_owned(),
-            id => books.names.name_of(id).to_owned(),
-        },
-        at: At(job.at),
-        matched: job.matched,
-    });
+    let replays = replay::all(kv)?.into_iter().filter(|view| view.ended.is_none());
     let mut destinations = Vec::new();
     for (id, (record, cursor)) in &books.destinations {
         destinations.push(destination(kv, &books, *id, record, cursor, now)?);

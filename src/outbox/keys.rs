@@ -147,6 +147,12 @@ pub fn replay(number: u64) -> Vec<u8> {
     numbered(b"j/", number)
 }
 
+/// A change by an operator.
+#[must_use]
+pub fn audit(number: u64) -> Vec<u8> {
+    numbered(b"a/", number)
+}
+
 /// Length of the keys that are a prefix and a number.
 pub const NUMBERED_LEN: usize = 2 + 8;
 
@@ -166,7 +172,7 @@ pub fn record_of_part(key: &[u8]) -> Option<&[u8]> {
         b"e/" => CHUNK_LEN,
         b"p/" => ASIDE_LEN,
         b"x/" | b"r/" | b"y/" => ROW_LEN,
-        b"c/" | b"g/" | b"q/" | b"j/" => NUMBERED_LEN,
+        b"a/" | b"c/" | b"g/" | b"q/" | b"j/" => NUMBERED_LEN,
         b"d/" => DESTINATION_LEN,
         b"k/" => CHAT_LEN,
         b"m/" => [HEAD, NAMES, RING, SPACE].into_iter().find(|name| key.starts_with(name))?.len(),

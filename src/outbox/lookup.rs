@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use super::filter::Filter;
 use super::found::{First, FoundRows};
 use super::frame::{self, load};
 use super::inspect::{Books, READ_BYTES};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::log::{self, Logged};
-use super::records::{
-    AttemptNote, DeadRecord, EventRecord, History, Mark, MarkRecord, QuarantineRecord, ReplayFilter, lane_of,
-};
+use super::records::{AttemptNote, DeadRecord, EventRecord, History, Mark, MarkRecord, QuarantineRecord, lane_of};
 use super::rows;
 use super::views::{
     At, AttemptView, DeliveryState, DeliveryView, DestinationState, Exported, ListState, Row, Selector, Shown, Stats,
@@ -62,6 +61,9 @@ fn line(content: &[u8]) -> Result<Box<RawValue>, KvError> {
 }
 
 fn look(kv: &dyn Kv, selector: &Selector, contents: bool) -> Result<FoundRows, KvError> {
+    if selector.cause.is_some() && selector.state.is_none() {
+        return look(kv, &Selector { state: Some(ListState::Dead), ..selector.clone() }, contents);
+    }
     let limit = usize::try_from(selector.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)).unwrap_or(usize::MAX);
     if selector.state == Some(ListState::Quarantined) {
         return quarantined(kv, selector, limit, contents);
@@ -152,7 +154,12 @@ impl Looker<'_> {
     fn row(&self, logged: &Logged, selector: &Selector) -> Result<Option<Row>, KvError> {
         let event = log::event_record(logged);
         let seq = logged.queued.seq;
-        if !takes(selector, seq, &event) {
+        let filter = filter(selector, None);
+        let taken = match selector.state {
+            Some(ListState::Expired) => filter.takes_expired(seq, &event),
+            _ => filter.takes(seq, &event),
+        };
+        if !taken {
             return Ok(None);
         }
         let mut deliveries = Vec::new();
@@ -201,7 +208,7 @@ impl Looker<'_> {
     }
 
     fn dead(&self, id: DestinationId, record: DeadRecord<'_>) -> DeliveryView {
-        self.view(id, DeliveryState::Dead, Some(record.reason), record.history)
+        self.view(id, DeliveryState::Dead, Some(record.death.to_string()), record.history)
     }
 
     fn view(&self, id: DestinationId, state: DeliveryState, reason: Option<String>, history: History) -> DeliveryView {
@@ -226,7 +233,7 @@ impl Looker<'_> {
     /// Rows whose chunk may be gone: dead letters, and what was moved aside. Those still in the log are found there,
     /// except dead letters when only those are asked for.
     fn outside_the_log(&self, selector: &Selector, limit: usize) -> Result<FoundRows, KvError> {
-        let only_dead = selector.state == Some(ListState::Dead);
+        let (only_dead, filter) = (selector.state == Some(ListState::Dead), filter(selector, None));
         let mut first = First { rows: BTreeMap::new(), bytes: 0, limit, cut: false };
         for id in self.books.destinations.keys().copied() {
             let name = self.books.names.name_of(id);
@@ -236,7 +243,7 @@ impl Looker<'_> {
             if state_fits(selector, DeliveryState::Dead) {
                 rows::dead_letters(self.kv, id, Seq(selector.from_seq.unwrap_or(0)), |_, dead, _| {
                     let inside = dead.seq >= self.books.head.tail && !only_dead;
-                    if !inside && takes(selector, dead.seq, &dead.event) {
+                    if !inside && filter.takes_dead(&dead) {
                         let (seq, event) = (dead.seq, dead.event.clone());
                         first.add(seq, self.dead(id, dead), |delivery| self.row_of(seq, &event, vec![delivery]));
                         // They come in order: what follows would be cut off again.
@@ -247,7 +254,7 @@ impl Looker<'_> {
             }
             if state_fits(selector, DeliveryState::Pending) && !only_dead {
                 rows::aside_events(self.kv, id, |seq, event| {
-                    if seq < self.books.head.tail && takes(selector, seq, &event) {
+                    if seq < self.books.head.tail && filter.takes(seq, &event) {
                         first.add(seq, self.pending(id, seq)?, |delivery| self.row_of(seq, &event, vec![delivery]));
                     }
                     Ok(true)
@@ -343,14 +350,10 @@ fn quarantine_row(number: u64, record: QuarantineRecord) -> Row {
     }
 }
 
-fn takes(selector: &Selector, seq: Seq, event: &EventRecord<'_>) -> bool {
-    filter(selector, None).takes(seq, event)
-}
-
 /// A selector as a filter of dead letters.
 #[must_use]
-pub fn filter(selector: &Selector, event_id: Option<String>) -> ReplayFilter {
-    ReplayFilter {
+pub fn filter(selector: &Selector, event_id: Option<String>) -> Filter {
+    Filter {
         event_id,
         from: selector.from_seq.map(Seq),
         to: selector.to_seq.map(Seq),
@@ -359,6 +362,7 @@ pub fn filter(selector: &Selector, event_id: Option<String>) -> ReplayFilter {
         user: selector.user,
         since: selector.since_ms.map(Moment),
         until: selector.until_ms.map(Moment),
+        cause: selector.cause.clone(),
     }
 }
 

@@ -41,7 +41,8 @@
 //! | `g/<number u64>` | `GapRecord` | what VK lost, and what of it was fetched back |
 //! | `k/<community i64><peer i64>` | `ChatRecord` | with `vk.backfill`: the last message of a chat, and which are missing since a gap |
 //! | `q/<number u64>` | `QuarantineRecord` | an update that could not be read |
-//! | `j/<number u64>` | `ReplayRecord` | a replay that is not done; of destination 65535: quarantine, to be converted again |
+//! | `j/<number u64>` | `ReplayRecord` | a replay, and how it goes; of destination 65535: quarantine, to be converted again |
+//! | `a/<number u64>` | `AuditRecord` | what an operator changed: the latest thousand |
 //!
 //! # Records
 //!
@@ -79,19 +80,23 @@
 //!   both; it is synced as it grows, and at its end; then `CURRENT` is renamed.
 //! - **Repeats** are dropped by (community, event id) among the last 10,000 events, read from the log's end when opening.
 //! - **A dead letter** has its event with it; its chunk may go. A replay tries those below `up_to` whose `replay` is less
-//!   than its own number; a success deletes the row, a refusal writes the replay's number into it.
+//!   than its own number; a success deletes the row, a refusal writes the replay's number into it. A replay of quarantine goes
+//!   on from `order.filter.from`. The latest hundred replays that are over are kept.
 //! - **One writer thread** makes one batch of what has queued up, `flush()`, `fdatasync`, then answers. A failed commit ends
 //!   all writing. Readers see only what is durable.
 //!
 //! Deliberately absent: a copy of an event per destination, a row per delivery, any second queue.
 
+pub mod audit;
 pub mod chats;
 pub mod cursor;
 pub mod discard;
 pub mod error;
+pub mod filter;
 pub mod frame;
 pub mod gaps;
 pub mod generations;
+pub mod groups;
 pub mod handle;
 pub mod inspect;
 pub mod keys;
@@ -100,6 +105,7 @@ pub mod log;
 pub mod lookup;
 pub mod open;
 pub mod operations;
+pub mod operator;
 pub mod pauses;
 pub mod records;
 pub mod replay;

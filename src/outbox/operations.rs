@@ -1,9 +1,10 @@
 //! What an operator changes, as changes in a batch. Part of the writer's state. Deliberately absent: who may (the socket's
-//! mode), what is asked before (`cli`), replays (`replay`).
+//! mode), what is asked before (`operator`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::audit::complete;
 use super::changes::{apply, less, unmark_expired};
 use super::cursor::Cursor;
 use super::frame;
@@ -12,7 +13,7 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log;
 use super::open::Store;
-use super::records::{DeadRecord, Mark, MarkRecord, PauseRecord, lane_of};
+use super::records::{DeadRecord, Ended, Mark, MarkRecord, PauseRecord, lane_of};
 use super::requests::{Change, Operation, Place};
 use super::rows;
 use super::state::State;
@@ -23,7 +24,8 @@ use crate::domain::time::Moment;
 /// How many rows one commit discards at most.
 pub const AT_ONCE: usize = 256;
 
-/// Does what an operator asks for in an outbox that no service runs; answers how many rows, or destinations, it changed.
+/// Does what an operator asks for in an outbox that no service runs; answers how many rows, or destinations, it changed, or
+/// the number of what it made.
 ///
 /// # Errors
 /// When the store cannot be read or written.
@@ -36,7 +38,7 @@ pub fn operate(store: &mut Store, operation: Operation, now: Moment) -> Result<u
 }
 
 impl State {
-    /// Does it; answers how many rows, or destinations, it changed.
+    /// Does it; answers how many rows, or destinations, it changed, or the number of what it made.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -48,6 +50,12 @@ impl State {
         now: Moment,
     ) -> Result<u64, KvError> {
         match operation {
+            Operation::Audit(record) => Ok(self.audit(batch, &record)),
+            Operation::Audited(number, changed) => complete(kv, batch, number, changed),
+            Operation::Replay(order) => Ok(self.replay(order, now)),
+            Operation::CancelReplay(number) => {
+                Ok(u64::from(self.end_replay(number, Ended { at: now, cancelled: true })))
+            }
             Operation::DiscardDead(id, seqs) => self.discard_dead(kv, batch, id, &seqs, now),
             Operation::DiscardPending(id, seq) => self.discard_pending(kv, batch, id, seq, now),
             Operation::DiscardDetached(id) => self.discard_detached(kv, batch, id, now),
@@ -72,7 +80,7 @@ impl State {
             let Some(record) = self.destinations.get_mut(&id) else { continue };
             let was = if let Some(value) = batch.row(kv, &key)? {
                 let bytes = frame::whole(kv, &key, &value)?;
-                let was = format!("dead: {}", frame::parse::<DeadRecord<'_>>(&key, &bytes)?.reason);
+                let was = format!("dead: {}", frame::parse::<DeadRecord<'_>>(&key, &bytes)?.death);
                 frame::delete(batch, &key, &value);
                 record.dead = less(&key, record.dead)?;
                 was

@@ -23,6 +23,14 @@ pub struct PauseAsked {
 }
 
 impl PauseAsked {
+    /// As the words of a command.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let span = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string().replace(' ', "");
+        let span = self.for_seconds.map_or_else(String::new, |seconds| format!(" --for {}", span(seconds)));
+        format!("pause {}{span}", self.destination)
+    }
+
     /// What is kept of it.
     #[must_use]
     pub fn record(&self, now: Moment) -> PauseRecord {

@@ -6,9 +6,11 @@ use super::frame;
 use super::keys;
 use super::kv::{Batch, Kv, KvError};
 use super::log::Logged;
-use super::records::QuarantineRecord;
+use super::records::{Ended, QuarantineRecord};
 use super::requests::Reconverted;
 use super::state::State;
+use crate::domain::ids::Seq;
+use crate::domain::time::Moment;
 
 impl State {
     /// Takes updates out of quarantine that can be read now. Those that somebody discarded meanwhile stay discarded.
@@ -20,12 +22,15 @@ impl State {
         kv: &dyn Kv,
         batch: &mut Batch,
         reconverted: Reconverted,
+        now: Moment,
     ) -> Result<Vec<Logged>, KvError> {
         let mut events = Vec::new();
+        let (mut succeeded, failed) = (0, reconverted.unreadable.len() as u64);
         for (number, event, source, takers) in reconverted.events {
             if !self.leave_quarantine(kv, batch, number)? {
                 continue;
             }
+            succeeded += 1;
             match takers.is_empty() {
                 true => self.head.unrouted += 1,
                 false => events.push((event, source, takers)),
@@ -40,8 +45,13 @@ impl State {
                 frame::add(batch, key, &QuarantineRecord { reason, ..record });
             }
         }
-        if let Some(replay) = reconverted.done {
-            batch.delete(keys::replay(replay));
+        self.in_replay(reconverted.replay, |job| {
+            job.succeeded += succeeded;
+            job.failed += failed;
+            job.order.filter.from = reconverted.next.map(Seq).or(job.order.filter.from);
+        });
+        if reconverted.next.is_none() {
+            self.end_replay(reconverted.replay, Ended { at: now, cancelled: false });
         }
         Ok(self.take_in(batch, events).1)
     }

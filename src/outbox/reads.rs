@@ -126,26 +126,27 @@ impl Outbox {
     /// # Errors
     /// When the store cannot be read.
     pub async fn replays(&self, id: DestinationId) -> Result<Vec<(u64, ReplayRecord)>, OutboxError> {
-        self.read_store(move |kv| Ok(rows::replays(kv)?.into_iter().filter(|(_, job)| job.destination == id).collect()))
-            .await
+        self.read_store(move |kv| {
+            Ok(rows::replays(kv)?
+                .into_iter()
+                .filter(|(_, job)| job.order.destination == id && job.ended.is_none())
+                .collect())
+        })
+        .await
     }
 
-    /// The next updates in quarantine that a replay takes, after `after`.
+    /// The next updates in quarantine that a replay takes.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn read_quarantine(
-        &self,
-        job: ReplayRecord,
-        after: u64,
-    ) -> Result<Vec<(u64, QuarantineRecord)>, OutboxError> {
+    pub async fn read_quarantine(&self, job: ReplayRecord) -> Result<Vec<(u64, QuarantineRecord)>, OutboxError> {
         self.read_store(move |kv| {
-            let mut found = Vec::new();
-            rows::quarantined(kv, after.saturating_add(1), |number, record| {
+            let (filter, mut found) = (&job.order.filter, Vec::new());
+            rows::quarantined(kv, filter.from.unwrap_or_default().0, |number, record| {
                 if number >= job.up_to.0 {
                     return Ok(false);
                 }
-                if job.filter.takes_quarantined(number, &record) {
+                if filter.takes_quarantined(number, &record) {
                     found.push((number, record));
                 }
                 Ok(found.len() < QUARANTINE_ROWS)

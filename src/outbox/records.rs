@@ -3,8 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::filter::Filter;
 use super::keys::DestinationId;
 use super::kv::Weights;
+use crate::domain::delivery::Death;
 use crate::domain::ids::{Lane, Seq, Ts, TsJump};
 use crate::domain::time::Moment;
 
@@ -29,13 +31,16 @@ pub struct Head {
     pub quarantined: u64,
     /// Number of the next replay.
     pub next_replay: u64,
+    /// Number of the next record of what operators change.
+    pub next_audit: u64,
 }
 
 impl Head {
     /// The head of a new outbox: everything is numbered from 1.
     #[must_use]
     pub fn fresh() -> Self {
-        Self { tail: Seq(1), next: Seq(1), next_gap: 1, next_quarantined: 1, next_replay: 1, ..Self::default() }
+        let (tail, next) = (Seq(1), Seq(1));
+        Self { tail, next, next_gap: 1, next_quarantined: 1, next_replay: 1, next_audit: 1, ..Self::default() }
     }
 
     /// How many events were routed to a destination, ever.
@@ -248,8 +253,8 @@ pub struct DeadRecord<'a> {
     pub seq: Seq,
     /// When it died.
     pub at: Moment,
-    /// Why, in words.
-    pub reason: String,
+    /// Why.
+    pub death: Death,
     /// What was tried.
     pub history: History,
     /// The last replay that tried it; 0 is none.
@@ -335,72 +340,60 @@ pub struct QuarantineRecord {
     pub raw: Vec<u8>,
 }
 
-/// `j/<number>`: dead letters to be delivered again.
+/// `j/<number>`: what an operator wants done again; kept for a while when it is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayRecord {
-    /// The destination.
-    pub destination: DestinationId,
-    /// When it was asked for.
+    /// What was asked for.
+    pub order: ReplayOrder,
+    /// When.
     pub at: Moment,
     /// Nothing at or above it is touched: the head when it was made.
     pub up_to: Seq,
-    /// Which of them.
-    pub filter: ReplayFilter,
-    /// How many matched when it was made.
+    /// How many of its rows are delivered, or converted.
+    pub succeeded: u64,
+    /// How many were refused or given up once more, or cannot be read still.
+    pub failed: u64,
+    /// That it is over.
+    pub ended: Option<Ended>,
+}
+
+/// What a replay is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayOrder {
+    /// The destination, or [`super::keys::QUARANTINE`].
+    pub destination: DestinationId,
+    /// Which of its rows.
+    pub filter: Filter,
+    /// How many they were.
     pub matched: u64,
     /// Expired events are meant instead of dead letters.
     pub expired: bool,
+    /// The least time between two first attempts, in microseconds; 0 where nothing holds it back.
+    pub interval_us: u64,
 }
 
-/// Which dead letters a replay takes; what is absent does not matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplayFilter {
-    /// Exactly one event.
-    pub event_id: Option<String>,
-    /// From here on.
-    pub from: Option<Seq>,
-    /// Up to and with this.
-    pub to: Option<Seq>,
-    /// Of this type.
-    pub event_type: Option<String>,
-    /// In this conversation.
-    pub peer: Option<i64>,
-    /// By this user.
-    pub user: Option<i64>,
-    /// Received no earlier.
-    pub since: Option<Moment>,
-    /// Received no later.
-    pub until: Option<Moment>,
+/// How a replay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When.
+    pub at: Moment,
+    /// An operator ended it before all was done.
+    pub cancelled: bool,
 }
 
-impl ReplayFilter {
-    /// Whether an event is meant.
-    #[must_use]
-    pub fn takes(&self, seq: Seq, event: &EventRecord<'_>) -> bool {
-        self.event_id.as_ref().is_none_or(|id| id == event.event_id)
-            && self.from.is_none_or(|from| seq >= from)
-            && self.to.is_none_or(|to| seq <= to)
-            && self.event_type.as_ref().is_none_or(|wanted| wanted == event.event_type)
-            && self.peer.is_none_or(|peer| event.peer == Some(peer))
-            && self.user.is_none_or(|user| event.user == Some(user))
-            && self.since.is_none_or(|since| event.received_at >= since)
-            && self.until.is_none_or(|until| event.received_at <= until)
-    }
-}
-
-impl ReplayFilter {
-    /// Whether an update in quarantine is meant; `from` and `to` are its number. It has no type, peer or user.
-    #[must_use]
-    pub fn takes_quarantined(&self, number: u64, record: &QuarantineRecord) -> bool {
-        self.event_id.as_ref().is_none_or(|id| *id == record.event_id)
-            && self.from.is_none_or(|from| number >= from.0)
-            && self.to.is_none_or(|to| number <= to.0)
-            && self.event_type.is_none()
-            && self.peer.is_none()
-            && self.user.is_none()
-            && self.since.is_none_or(|since| record.at >= since)
-            && self.until.is_none_or(|until| record.at <= until)
-    }
+/// `a/<number>`: what an operator changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// When it was asked for.
+    pub at: Moment,
+    /// What, as the words of a command.
+    pub what: String,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+    /// Whether the service was stopped at that time.
+    pub offline: bool,
+    /// How many rows or destinations it changed; nothing where it was not carried out to its end.
+    pub changed: Option<u64>,
 }
 
 /// The lane of a stored event.

@@ -1,20 +1,27 @@
-//! What an operator asks to be done again and what it means: dead letters to be delivered, updates in quarantine to be
-//! converted. Written here into an outbox that nobody runs. A running one is asked through its handle. Deliberately absent:
-//! sending (`app::worker`), converting (`app::reconvert`), taking out for good (`discard`).
+//! What an operator asks to be done again and what it means: dead letters and expired events to be delivered, updates in
+//! quarantine to be converted. A replay is a record: it goes on after a restart, can be listed and cancelled, and is kept for
+//! a while when it is over. Deliberately absent: sending (`app::worker`), converting (`app::reconvert`), who asks (`operator`),
+//! taking out for good (`discard`).
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::filter::Filter;
 use super::frame::load;
 use super::keys::{self, DestinationId};
-use super::kv::{Batch, Kv, KvError};
+use super::kv::{Kv, KvError};
 use super::lookup::filter;
-use super::open::Store;
-use super::records::{Head, Names, ReplayFilter};
+use super::operator::{Asked, ReplayMade};
+use super::records::{Ended, Head, Names, ReplayOrder, ReplayRecord};
 use super::rows::{self, count_dead, count_expired};
 use super::state::State;
-use super::views::{ListState, ReplayAsked, ReplayMade};
+use super::views::{At, ListState};
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
+
+/// How many replays that are over are kept.
+const KEPT: usize = 100;
 
 /// What the quarantine is called where destinations are named.
 const QUARANTINE: &str = "quarantine";
@@ -27,7 +34,7 @@ pub struct Plan {
     /// Its name.
     pub name: String,
     /// Which of its rows.
-    pub filter: ReplayFilter,
+    pub filter: Filter,
     /// How many they are now.
     pub matched: u64,
     /// Expired events are meant instead of dead letters.
@@ -35,6 +42,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The replay that does it, with so many microseconds between two first attempts.
+    #[must_use]
+    pub fn order(&self, interval_us: u64) -> ReplayOrder {
+        let Self { destination, filter, matched, expired, .. } = self.clone();
+        ReplayOrder { destination, filter, matched, expired, interval_us }
+    }
+
     /// What is told of it; `number` is that of the replay, once there is one.
     #[must_use]
     pub fn made(&self, number: Option<u64>) -> ReplayMade {
@@ -46,7 +60,7 @@ impl Plan {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<Vec<Plan>, KvError> {
+pub fn plan(kv: &dyn Kv, asked: &Asked) -> Result<Vec<Plan>, KvError> {
     let number = asked.id.as_ref().and_then(|id| id.strip_prefix('q')?.parse::<u64>().ok());
     if number.is_some() || asked.selector.state == Some(ListState::Quarantined) {
         return plan_quarantine(kv, asked, number);
@@ -75,7 +89,7 @@ pub fn plan(kv: &dyn Kv, asked: &ReplayAsked) -> Result<Vec<Plan>, KvError> {
     Ok(plans)
 }
 
-fn plan_quarantine(kv: &dyn Kv, asked: &ReplayAsked, number: Option<u64>) -> Result<Vec<Plan>, KvError> {
+fn plan_quarantine(kv: &dyn Kv, asked: &Asked, number: Option<u64>) -> Result<Vec<Plan>, KvError> {
     let mut filter = filter(&asked.selector, asked.id.clone().filter(|_| number.is_none()));
     if let Some(number) = number {
         (filter.from, filter.to) = (Some(Seq(number)), Some(Seq(number)));
@@ -104,18 +118,104 @@ pub fn quarantine_end(kv: &dyn Kv) -> Result<u64, KvError> {
     Ok(load::<Head>(kv, keys::HEAD)?.unwrap_or_default().next_quarantined)
 }
 
-/// Writes replays into an outbox that no service runs; the next start carries them out.
+/// A replay, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayView {
+    /// Its number, as in `x-event-replay`.
+    pub number: u64,
+    /// The destination, or `quarantine`.
+    pub destination: String,
+    /// `dead`, `expired` or `quarantined`: what it takes.
+    pub state: ListState,
+    /// When it was asked for.
+    pub at: At,
+    /// How many rows it took.
+    pub matched: u64,
+    /// How many of them are delivered, or converted.
+    pub succeeded: u64,
+    /// How many were refused or given up once more, or cannot be read still.
+    pub failed: u64,
+    /// The least time between two first attempts, in microseconds; 0 where nothing holds it back.
+    pub interval_us: u64,
+    /// When it was over; null while it is not.
+    pub ended: Option<At>,
+    /// Whether an operator ended it before all was done.
+    pub cancelled: bool,
+}
+
+impl ReplayView {
+    /// How many first attempts a second it makes at most, if anything holds it back.
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        (self.interval_us > 0).then(|| 1.0 / Duration::from_micros(self.interval_us).as_secs_f64())
+    }
+}
+
+/// `outbox replays`: every replay that is known still, oldest first.
 ///
 /// # Errors
-/// When the store cannot be read or written.
-pub fn write(store: &mut Store, plans: &[Plan], now: Moment) -> Result<Vec<ReplayMade>, KvError> {
-    let mut state = State::load(store.kv.as_ref(), Duration::ZERO)?;
-    let mut batch = Batch::default();
-    let mut made = Vec::new();
-    for plan in plans {
-        let number = state.replay(&mut batch, plan.destination, plan.filter.clone(), plan.matched, plan.expired, now);
-        made.push(plan.made(Some(number)));
+/// When the store cannot be read.
+pub fn all(kv: &dyn Kv) -> Result<Vec<ReplayView>, KvError> {
+    let names: Names = load(kv, keys::NAMES)?.unwrap_or_default();
+    let view = |(number, job): (u64, ReplayRecord)| {
+        let quarantine = job.order.destination == keys::QUARANTINE;
+        ReplayView {
+            number,
+            destination: if quarantine {
+                QUARANTINE.to_owned()
+            } else {
+                names.name_of(job.order.destination).to_owned()
+            },
+            state: match job.order.expired {
+                _ if quarantine => ListState::Quarantined,
+                true => ListState::Expired,
+                false => ListState::Dead,
+            },
+            at: At(job.at),
+            matched: job.order.matched,
+            succeeded: job.succeeded,
+            failed: job.failed,
+            interval_us: job.order.interval_us,
+            ended: job.ended.map(|ended| At(ended.at)),
+            cancelled: job.ended.is_some_and(|ended| ended.cancelled),
+        }
+    };
+    Ok(rows::replays(kv)?.into_iter().map(view).collect())
+}
+
+impl State {
+    /// Makes a replay; answers its number.
+    pub(super) fn replay(&mut self, order: ReplayOrder, at: Moment) -> u64 {
+        let number = self.head.next_replay;
+        self.head.next_replay = number + 1;
+        let up_to = match order.destination {
+            keys::QUARANTINE => Seq(self.head.next_quarantined),
+            _ => self.head.next,
+        };
+        self.replays.insert(number, ReplayRecord { order, at, up_to, succeeded: 0, failed: 0, ended: None });
+        self.dirty.head = true;
+        self.dirty.replays.insert(number);
+        number
     }
-    store.commit(&mut state, batch)?;
-    Ok(made)
+
+    /// Notes how a replay goes. One that is forgotten is let be.
+    pub(super) fn in_replay(&mut self, number: u64, note: impl FnOnce(&mut ReplayRecord)) {
+        if let Some(job) = self.replays.get_mut(&number) {
+            note(job);
+            self.dirty.replays.insert(number);
+        }
+    }
+
+    /// A replay is over; answers whether it was not before. The oldest of many that are over is forgotten.
+    pub(super) fn end_replay(&mut self, number: u64, ended: Ended) -> bool {
+        let mut first = false;
+        self.in_replay(number, |job| first = job.ended.replace(job.ended.unwrap_or(ended)).is_none());
+        let over: Vec<u64> =
+            self.replays.iter().filter(|(_, job)| job.ended.is_some()).map(|(number, _)| *number).collect();
+        for number in over.iter().take(over.len().saturating_sub(KEPT)) {
+            self.replays.remove(number);
+            self.dirty.replays.insert(*number);
+        }
+        first
+    }
 }

@@ -6,7 +6,8 @@ use tokio::sync::oneshot;
 
 use super::cursor::Cursor;
 use super::keys::DestinationId;
-use super::records::{History, OutageRecord, PauseRecord, QuarantineRecord};
+use super::records::{AuditRecord, History, OutageRecord, PauseRecord, QuarantineRecord, ReplayOrder};
+use crate::domain::delivery::Death;
 use crate::domain::event::{Event, Queued, Source};
 use crate::domain::ids::{GroupId, Lane, Seq, Ts};
 use crate::domain::time::Moment;
@@ -116,13 +117,23 @@ pub struct Reconverted {
     pub events: Vec<(u64, Event, Source, Vec<DestinationId>)>,
     /// Those that still cannot be read, and why.
     pub unreadable: Vec<(u64, String)>,
-    /// The replay that asked for it, if this was all of it.
-    pub done: Option<u64>,
+    /// The replay that asked for it.
+    pub replay: u64,
+    /// From which number on it goes on; nothing when this was all of it.
+    pub next: Option<u64>,
 }
 
 /// What an operator changes.
 #[derive(Clone, Debug)]
 pub enum Operation {
+    /// What is about to be changed is written down; the answer is the record's number.
+    Audit(AuditRecord),
+    /// What was written down under this number has changed so many rows or destinations.
+    Audited(u64, u64),
+    /// Rows are delivered, or converted, again; the answer is the replay's number.
+    Replay(ReplayOrder),
+    /// A replay ends before all of it is done.
+    CancelReplay(u64),
     /// Nothing is sent to a destination until it ends.
     Pause(DestinationId, PauseRecord),
     /// What is pending goes out again.
@@ -199,8 +210,8 @@ pub enum Change {
         from: Place,
         /// When.
         at: Moment,
-        /// Why, in words.
-        reason: String,
+        /// Why.
+        death: Death,
         /// What was tried.
         history: History,
     },
@@ -238,6 +249,8 @@ pub enum Change {
     ReplayDelivered {
         /// Which.
         seq: Seq,
+        /// By which replay.
+        replay: u64,
     },
     /// A dead letter was refused again.
     ReplayRefused {
@@ -247,8 +260,8 @@ pub enum Change {
         replay: u64,
         /// When.
         at: Moment,
-        /// Why, in words.
-        reason: String,
+        /// Why.
+        death: Death,
         /// What was tried.
         history: History,
     },
@@ -256,5 +269,7 @@ pub enum Change {
     ReplayDone {
         /// Which.
         replay: u64,
+        /// When.
+        at: Moment,
     },
 }

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::filter::Filter;
 use super::frame::{self, damaged};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError, Pair, Weights};
 use super::log::{self, Logged};
 use super::records::{
-    AsideRecord, DeadRecord, EventRecord, GapRecord, History, Mark, MarkRecord, QuarantineRecord, ReplayFilter,
-    ReplayRecord,
+    AsideRecord, DeadRecord, EventRecord, GapRecord, History, Mark, MarkRecord, QuarantineRecord, ReplayRecord,
 };
 use crate::domain::event::Queued;
 use crate::domain::ids::{Lane, LaneOf, Seq};
@@ -94,7 +94,7 @@ fn aside_key(key: &[u8]) -> Result<(Lane, Seq), KvError> {
     Ok((Lane { group: keys::unsorted(group), of }, Seq(seq)))
 }
 
-/// Every replay that is not done, oldest first.
+/// Every replay that is kept, oldest first.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -115,23 +115,23 @@ pub fn replays(kv: &dyn Kv) -> Result<Vec<(u64, ReplayRecord)>, KvError> {
 /// When the store cannot be read.
 pub fn replayable(kv: &dyn Kv, number: u64, job: &ReplayRecord, after: Seq) -> Result<Vec<DeadLetter>, KvError> {
     let mut found = Vec::new();
-    if job.expired {
-        expired(kv, job.destination, after.next(), |logged, at| {
+    if job.order.expired {
+        expired(kv, job.order.destination, after.next(), |logged, at| {
             let (seq, event) = (logged.queued.seq, log::event_record(logged));
             // What was still pending when the replay was made is not meant, even if it has expired since.
-            if at <= job.at && seq < job.up_to && job.filter.takes(seq, &event) {
+            if at <= job.at && seq < job.up_to && job.order.filter.takes_expired(seq, &event) {
                 found.push(DeadLetter { queued: logged.queued.clone(), history: History::default() });
             }
             Ok(found.len() < REPLAY_ROWS)
         })?;
         return Ok(found);
     }
-    dead_letters(kv, job.destination, after.next(), |key, dead, bytes| {
+    dead_letters(kv, job.order.destination, after.next(), |key, dead, bytes| {
         if dead.seq >= job.up_to {
             return Ok(false);
         }
         // What was still pending when the replay was made is not meant, even if it has died since.
-        if dead.replay < number && dead.at <= job.at && job.filter.takes(dead.seq, &dead.event) {
+        if dead.replay < number && dead.at <= job.at && job.order.filter.takes_dead(&dead) {
             let queued = log::queued_of(key, dead.seq, &dead.event, bytes)?;
             found.push(DeadLetter { queued, history: dead.history });
         }
@@ -159,10 +159,10 @@ pub fn quarantined(
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn count_dead(kv: &dyn Kv, id: DestinationId, filter: &ReplayFilter) -> Result<u64, KvError> {
+pub fn count_dead(kv: &dyn Kv, id: DestinationId, filter: &Filter) -> Result<u64, KvError> {
     let mut count = 0;
     dead_letters(kv, id, Seq(0), |_, dead, _| {
-        count += u64::from(filter.takes(dead.seq, &dead.event));
+        count += u64::from(filter.takes_dead(&dead));
         Ok(true)
     })?;
     Ok(count)
@@ -172,10 +172,10 @@ pub fn count_dead(kv: &dyn Kv, id: DestinationId, filter: &ReplayFilter) -> Resu
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn count_expired(kv: &dyn Kv, id: DestinationId, filter: &ReplayFilter) -> Result<u64, KvError> {
+pub fn count_expired(kv: &dyn Kv, id: DestinationId, filter: &Filter) -> Result<u64, KvError> {
     let mut count = 0;
     expired(kv, id, Seq(0), |logged, _| {
-        count += u64::from(filter.takes(logged.queued.seq, &log::event_record(logged)));
+        count += u64::from(filter.takes_expired(logged.queued.seq, &log::event_record(logged)));
         Ok(true)
     })?;
     Ok(count)

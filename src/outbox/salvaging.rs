@@ -39,6 +39,7 @@ pub(super) struct Salvage {
     gaps: BTreeSet<u64>,
     last_gap: u64,
     last_replay: u64,
+    last_audit: u64,
 }
 
 impl Salvage {
@@ -56,6 +57,7 @@ impl Salvage {
             gaps: BTreeSet::new(),
             last_gap: 0,
             last_replay: 0,
+            last_audit: 0,
         };
         let mut times: Vec<(Moment, Moment)> = Vec::new();
         everything(kv, &[], &[u8::MAX], &mut |found| {
@@ -284,9 +286,9 @@ impl Salvage {
                 self.last_gap = self.last_gap.max(number);
                 pages.put(key.to_vec(), bytes);
             }
-            Some(b"j/") => {
-                let number = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
-                self.last_replay = self.last_replay.max(number);
+            Some(prefix @ (b"a/" | b"j/")) => {
+                let last = if prefix == b"j/" { &mut self.last_replay } else { &mut self.last_audit };
+                *last = (*last).max(keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default());
                 pages.put(key.to_vec(), bytes);
             }
             // Its log is sent again: nothing of it is marked.
@@ -343,6 +345,7 @@ impl Salvage {
         }
         head.next_quarantined = head.next_quarantined.max(self.last_quarantined + 1);
         head.next_replay = head.next_replay.max(self.last_replay + 1);
+        head.next_audit = head.next_audit.max(self.last_audit + 1);
         frame::put(batch, keys::HEAD.to_vec(), &head);
         frame::put(batch, keys::NAMES.to_vec(), &names);
     }

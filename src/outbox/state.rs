@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use super::changes::apply;
+use super::changes::{Replayed, apply};
 use super::chats::ChatRecord;
 use super::cursor::Cursor;
 use super::frame::{self, damaged};
@@ -16,8 +16,8 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log::{self, Logged};
 use super::records::{
-    BackfillRecord, Checkpoint, DestinationRecord, GapRecord, Head, Names, QuarantineRecord, ReplayFilter,
-    ReplayRecord, Ring, Space,
+    BackfillRecord, Checkpoint, DestinationRecord, Ended, GapRecord, Head, Names, QuarantineRecord, ReplayRecord, Ring,
+    Space,
 };
 use super::repeats::Repeats;
 use super::requests::{Append, Appended, Settlement};
@@ -41,6 +41,8 @@ pub struct State {
     pub(super) configured: BTreeSet<DestinationId>,
     /// The chats of detached destinations that are aside, once it was looked.
     pub(super) aside: HashMap<DestinationId, HashSet<Lane>>,
+    /// Those that are not over, and the latest of those that are.
+    pub(super) replays: BTreeMap<u64, ReplayRecord>,
     pub(super) repeats: Repeats,
     pub(super) retention: Duration,
     pub(super) dirty: Dirty,
@@ -54,6 +56,7 @@ pub(super) struct Dirty {
     /// Records of chats and gaps, by their keys.
     pub(super) chats: BTreeMap<Vec<u8>, ChatRecord>,
     pub(super) gaps: BTreeMap<Vec<u8>, GapRecord>,
+    pub(super) replays: BTreeSet<u64>,
 }
 
 impl State {
@@ -80,6 +83,7 @@ impl State {
             destinations: BTreeMap::new(),
             configured: BTreeSet::new(),
             aside: HashMap::new(),
+            replays: rows::replays(kv)?.into_iter().collect(),
             repeats: Repeats::default(),
             retention,
             dirty: Dirty::default(),
@@ -273,33 +277,19 @@ impl State {
         record.cursor = settlement.cursor.record();
         record.last_ok = settlement.last_ok.or(record.last_ok);
         record.outage = settlement.outage;
+        let mut replayed = Vec::new();
         for change in settlement.changes {
-            apply(kv, batch, id, record, change)?;
+            replayed.extend(apply(kv, batch, id, record, change)?);
         }
         self.dirty.destinations.insert(id);
+        for (number, came) in replayed {
+            match came {
+                Replayed::Succeeded => self.in_replay(number, |job| job.succeeded += 1),
+                Replayed::Failed => self.in_replay(number, |job| job.failed += 1),
+                Replayed::Over(at) => _ = self.end_replay(number, Ended { at, cancelled: false }),
+            }
+        }
         Ok(())
-    }
-
-    /// Makes a replay of the dead letters of one destination that a filter takes; returns its number.
-    pub fn replay(
-        &mut self,
-        batch: &mut Batch,
-        destination: DestinationId,
-        filter: ReplayFilter,
-        matched: u64,
-        expired: bool,
-        now: Moment,
-    ) -> u64 {
-        let number = self.head.next_replay;
-        self.head.next_replay = number + 1;
-        self.dirty.head = true;
-        let up_to = match destination {
-            keys::QUARANTINE => Seq(self.head.next_quarantined),
-            _ => self.head.next,
-        };
-        let record = ReplayRecord { destination, at: now, up_to, filter, matched, expired };
-        frame::put(batch, keys::replay(number), &record);
-        number
     }
 
     /// Puts what changed of the state itself into the batch; the last step before a commit.
@@ -313,6 +303,12 @@ impl State {
         }
         dirty.chats.into_iter().for_each(|(key, record)| frame::put(batch, key, &record));
         dirty.gaps.into_iter().for_each(|(key, record)| frame::put(batch, key, &record));
+        for number in dirty.replays {
+            match self.replays.get(&number) {
+                Some(job) => frame::put(batch, keys::replay(number), job),
+                None => batch.delete(keys::replay(number)),
+            }
+        }
         for id in dirty.destinations {
             if let Some(record) = self.destinations.get(&id) {
                 frame::put(batch, keys::destination(id), record);

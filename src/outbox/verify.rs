@@ -11,7 +11,7 @@ use super::inspect::Books;
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError, Weights};
 use super::records::{
-    AsideRecord, Checkpoint, ChunkRecord, DeadRecord, EventRecord, GapRecord, History, Mark, MarkRecord,
+    AsideRecord, AuditRecord, Checkpoint, ChunkRecord, DeadRecord, EventRecord, GapRecord, History, Mark, MarkRecord,
     QuarantineRecord, ReplayRecord, Ring, Space,
 };
 use super::scan::{Found, everything};
@@ -167,6 +167,7 @@ impl Verifier<'_> {
                 self.counted.entry(id).or_default().expired += u64::from(record.what == Mark::Expired);
                 Ok(())
             }
+            Some(b"a/") => frame::parse::<AuditRecord>(key, bytes).map(drop),
             Some(b"j/") => frame::parse::<ReplayRecord>(key, bytes).map(drop),
             // What the books were read from.
             Some(b"d/") => Ok(()),

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::pauses::PauseView;
+use super::replay::ReplayView;
 use crate::domain::time::Moment;
 
 /// A moment that shows itself as RFC 3339.
@@ -166,19 +167,6 @@ pub enum DestinationState {
     Stopped,
 }
 
-/// A replay that is not done.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReplayView {
-    /// Its number, as in `x-event-replay`.
-    pub number: u64,
-    /// The destination.
-    pub destination: String,
-    /// When it was asked for.
-    pub at: At,
-    /// How many dead letters it took.
-    pub matched: u64,
-}
-
 /// A row of `outbox list`: an event, or an update in quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
@@ -298,8 +286,33 @@ pub struct Selector {
     pub from_seq: Option<u64>,
     /// Up to and with this position.
     pub to_seq: Option<u64>,
+    /// What was dead, expired or in quarantine for this cause, in the words that groups have.
+    pub cause: Option<String>,
     /// At most so many rows.
     pub limit: Option<u64>,
+}
+
+impl Selector {
+    /// As the words of a command line, each after a space; the limit is no part of it.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let seq = |seq: Option<u64>| seq.map_or_else(String::new, |seq| seq.to_string());
+        let moment = |ms: i64| Moment(ms).rfc3339();
+        let range = (self.from_seq.is_some() || self.to_seq.is_some())
+            .then(|| format!("{}..{}", seq(self.from_seq), seq(self.to_seq)));
+        let words = [
+            ("destination", self.destination.clone()),
+            ("state", self.state.map(|state| state.word().to_owned())),
+            ("type", self.event_type.clone()),
+            ("peer", self.peer.map(|peer| peer.to_string())),
+            ("user", self.user.map(|user| user.to_string())),
+            ("since", self.since_ms.map(moment)),
+            ("until", self.until_ms.map(moment)),
+            ("seq", range),
+            ("cause", self.cause.as_ref().map(|cause| format!("{cause:?}"))),
+        ];
+        words.into_iter().filter_map(|(name, word)| Some(format!(" --{name} {}", word?))).collect()
+    }
 }
 
 /// A state that can be listed.
@@ -320,42 +333,17 @@ pub enum ListState {
     Quarantined,
 }
 
-/// What `outbox replay` is asked for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReplayAsked {
-    /// Which events: a position or an event id.
-    pub id: Option<String>,
-    /// Which dead letters.
-    pub selector: Selector,
-    /// Only say how many it would be.
-    pub dry_run: bool,
-    /// Of the quarantine nothing from this number on, as an earlier dry run has said.
-    #[serde(default)]
-    pub up_to: Option<u64>,
-}
-
-/// What a discard did, or would.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Discarded {
-    /// How many rows.
-    pub matched: u64,
-    /// Whether they are gone.
-    pub done: bool,
-    /// Nothing from this number on was looked at.
-    pub up_to: Option<u64>,
-}
-
-/// What a replay will do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReplayMade {
-    /// The destination.
-    pub destination: String,
-    /// How many dead letters, or expired events, it takes.
-    pub matched: u64,
-    /// Whether they are expired events.
-    #[serde(default)]
-    pub expired: bool,
-    /// Its number; null in a dry run, and when it takes none.
-    pub number: Option<u64>,
+impl ListState {
+    /// In a word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Expired => "expired",
+            Self::Discarded => "discarded",
+            Self::Quarantined => "quarantined",
+        }
+    }
 }

@@ -17,7 +17,7 @@ use super::handle::Shared;
 use super::keys::DestinationId;
 use super::kv::{Batch, KvError};
 use super::log::Logged;
-use super::records::{PauseRecord, ReplayFilter};
+use super::records::PauseRecord;
 use super::requests::{Append, Appended, Filled, Operation, Reconverted, Settlement};
 use super::state::State;
 use super::trim::Left;
@@ -41,13 +41,6 @@ pub(super) type Pauses = BTreeMap<DestinationId, PauseRecord>;
 pub(super) enum Request {
     Append(Append, oneshot::Sender<Result<Appended, OutboxError>>),
     Settle(Settlement, Option<oneshot::Sender<Result<(), OutboxError>>>),
-    Replay {
-        destination: DestinationId,
-        filter: ReplayFilter,
-        matched: u64,
-        expired: bool,
-        reply: oneshot::Sender<Result<u64, OutboxError>>,
-    },
     Fill(Filled, oneshot::Sender<Result<(), OutboxError>>),
     Reconvert(Reconverted, oneshot::Sender<Result<(), OutboxError>>),
     Operate(Operation, oneshot::Sender<Result<u64, OutboxError>>),
@@ -65,7 +58,7 @@ pub(super) struct Writer {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) relief: watch::Sender<Seq>,
     pub(super) head: watch::Sender<Seq>,
-    pub(super) replays: watch::Sender<u64>,
+    pub(super) replays: watch::Sender<()>,
     pub(super) gaps: watch::Sender<u64>,
     pub(super) pauses: watch::Sender<Pauses>,
     pub(super) failed: watch::Sender<Option<OutboxError>>,
@@ -155,7 +148,6 @@ impl Writer {
         let kv = self.shared.kv();
         let mut batch = Batch::default();
         let mut fresh: Vec<Logged> = Vec::new();
-        let mut replays = None;
         let mut operated = false;
         let mut outcome = Ok(());
         for request in requests {
@@ -179,13 +171,8 @@ impl Writer {
                         debts.push(Box::new(move |result| drop(reply.send(result))));
                     }
                 }
-                Request::Replay { destination, filter, matched, expired, reply } => {
-                    let number = self.state.replay(&mut batch, destination, filter, matched, expired, now);
-                    replays = Some(number);
-                    debts.push(Box::new(move |result| drop(reply.send(result.map(|()| number)))));
-                }
                 Request::Reconvert(reconverted, reply) => {
-                    match self.state.reconvert(kv.as_ref(), &mut batch, reconverted) {
+                    match self.state.reconvert(kv.as_ref(), &mut batch, reconverted, now) {
                         Ok(logged) => fresh.extend(logged),
                         Err(error) => outcome = Err(error),
                     }
@@ -224,12 +211,10 @@ impl Writer {
         }
         if operated {
             self.pauses.send_replace(self.state.pauses());
+            self.replays.send_replace(());
         }
         let gaps = self.state.head.next_gap;
         self.gaps.send_if_modified(|told| std::mem::replace(told, gaps) != gaps);
-        if let Some(number) = replays {
-            self.replays.send_replace(number);
-        }
         Ok(left)
     }
 
@@ -241,7 +226,6 @@ impl Writer {
                 Request::Append(_, reply) => drop(reply.send(Err(refused()))),
                 Request::Settle(_, Some(reply)) => drop(reply.send(Err(refused()))),
                 Request::Settle(_, None) => {}
-                Request::Replay { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Fill(_, reply) => drop(reply.send(Err(refused()))),
                 Request::Reconvert(_, reply) => drop(reply.send(Err(refused()))),
                 Request::Operate(_, reply) => drop(reply.send(Err(refused()))),
@@ -262,6 +246,6 @@ fn weight(request: &Request) -> usize {
         Request::Append(append, _) => append.events.iter().map(|(event, _, _)| event.body.len()).sum(),
         Request::Reconvert(reconverted, _) => reconverted.events.iter().map(|(_, event, ..)| event.body.len()).sum(),
         // At most a hundred messages: what they weigh is not worth asking.
-        Request::Fill(..) | Request::Settle(..) | Request::Replay { .. } | Request::Operate(..) | Request::Close => 0,
+        Request::Fill(..) | Request::Settle(..) | Request::Operate(..) | Request::Close => 0,
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use event_router::clock::Clock;
+use event_router::domain::delivery::Death;
 use event_router::domain::event::Source;
 use event_router::outbox::generations::Generations;
 use event_router::outbox::keys;
@@ -207,9 +208,9 @@ async fn events_of_eight_megabytes_leave_no_blob() {
     assert!(found.iter().all(|queued| queued.event.body.len() > 8 << 20));
     let changes = found.into_iter().map(|queued| {
         cursor.settle(queued.seq);
-        let (at, reason, history) = (NOW, "no".to_owned(), crate::store_rig::history(1));
+        let (at, death, history) = (NOW, Death::Refused(422), crate::store_rig::history(1));
         match queued.seq.0 {
-            1 => Change::Died { event: queued, from: Place::Log, at, reason, history },
+            1 => Change::Died { event: queued, from: Place::Log, at, death, history },
             2 => Change::MovedAside { event: queued },
             _ => Change::Delivered { seq: queued.seq, from: Place::Log, tried: false },
         }

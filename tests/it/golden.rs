@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use event_router::outbox::verify::verify;
 use event_router::outbox::views::{ListState, Selector};
-use event_router::outbox::{Store, gaps, inspect, lookup};
+use event_router::outbox::{Store, audit, gaps, inspect, lookup, replay};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -44,6 +44,8 @@ fn seen(dir: &Path) -> Value {
         "a large one": shown("176"),
         "one in quarantine": shown("q1"),
         "gaps": gaps::all(kv).expect("gaps"),
+        "replays": replay::all(kv).expect("replays"),
+        "audit": audit::all(kv).expect("audit"),
     })
 }
 

@@ -24,6 +24,7 @@ mod pipeline;
 mod polling_faults;
 mod power_cut;
 mod quarantine;
+mod replays;
 mod requests;
 mod rig;
 mod route;

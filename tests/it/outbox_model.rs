@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event_router::clock::Clock;
+use event_router::domain::delivery::Death;
 use event_router::domain::event::{Event, Queued, Source};
 use event_router::domain::ids::{DestinationName, EventId, GroupId, Seq, Ts};
 use event_router::domain::time::Moment;
@@ -279,8 +280,8 @@ impl Bench {
                 Settle::Die(choice) => {
                     let Some((event, from)) = pick(*choice) else { continue };
                     stands(event.seq, Standing::Dead);
-                    let (at, reason) = (self.clock.now(), "no".to_owned());
-                    changes.push(Change::Died { event, from, at, reason, history: History::default() });
+                    let (at, death) = (self.clock.now(), Death::Refused(422));
+                    changes.push(Change::Died { event, from, at, death, history: History::default() });
                 }
                 Settle::MoveAside(choice) => {
                     // As a worker does: a chat's later events follow its first.
@@ -302,7 +303,7 @@ impl Bench {
                     let dead = self.model.with(destination, Standing::Dead);
                     let Some(seq) = dead.first().copied().map(Seq) else { continue };
                     if stands(seq, Standing::Delivered) == Standing::Dead {
-                        changes.push(Change::ReplayDelivered { seq });
+                        changes.push(Change::ReplayDelivered { seq, replay: 1 });
                     }
                 }
             }

@@ -1,8 +1,9 @@
 //! Quarantine from end to end: an update that could not be read is listed, shown raw, exported, converted again when it can be
 //! read, live and offline, or discarded.
 
+use event_router::outbox::operator::Discarded;
 use event_router::outbox::records::QuarantineRecord;
-use event_router::outbox::views::{Discarded, Row, Shown};
+use event_router::outbox::views::{Row, Shown};
 use serde_json::json;
 
 use crate::rig::{Rig, within};

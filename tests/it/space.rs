@@ -7,16 +7,17 @@ use std::time::Duration;
 use event_router::app::worker::Worker;
 use event_router::clock::Clock;
 use event_router::delivery::{BackoffSettings, Sender, Settings as To};
+use event_router::domain::delivery::Death;
 use event_router::domain::event::{Event, Queued, Source};
 use event_router::domain::ids::{DestinationName, Seq};
 use event_router::domain::lanes::{LaneKey, Lanes};
 use event_router::outbox::kv::{Batch, Disk, Kv};
-use event_router::outbox::records::{History, ReplayFilter};
+use event_router::outbox::records::History;
 use event_router::outbox::space::Limits;
 use event_router::outbox::state::State;
 use event_router::outbox::verify::verify;
 use event_router::outbox::views::{DestinationView, Stats};
-use event_router::outbox::{Change, Cursor, Outbox, Place, Settings, Store, inspect};
+use event_router::outbox::{Change, Cursor, Operation, Outbox, Place, Settings, Store, inspect};
 use event_router::sim::handler::{Answer, Handler};
 use event_router::sim::kv::MemoryDisk;
 use event_router::status::Status;
@@ -24,7 +25,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::within;
-use crate::store_rig::{NOW, append, event, settlement};
+use crate::store_rig::{NOW, all_dead, append, event, settlement};
 
 const EASY: Limits = Limits { max_bytes: 8 << 30, min_free_bytes: 0 };
 
@@ -170,10 +171,13 @@ async fn a_dead_letter_that_two_replays_deliver_in_one_commit_is_counted_once() 
     page.events.iter().for_each(|queued| cursor.met(queued.seq));
     let first = page.events[0].clone();
     cursor.settle(first.seq);
-    let (at, reason) = (NOW, "no".to_owned());
-    let died = Change::Died { event: first.clone(), from: Place::Log, at, reason, history: History::default() };
+    let (at, death) = (NOW, Death::Refused(422));
+    let died = Change::Died { event: first.clone(), from: Place::Log, at, death, history: History::default() };
     bench.outbox.settle_durably(settlement(0, &cursor, vec![died])).await.expect("settled");
-    let twice = vec![Change::ReplayDelivered { seq: first.seq }, Change::ReplayDelivered { seq: first.seq }];
+    let twice = vec![
+        Change::ReplayDelivered { seq: first.seq, replay: 1 },
+        Change::ReplayDelivered { seq: first.seq, replay: 1 },
+    ];
     bench.outbox.settle_durably(settlement(0, &cursor, twice)).await.expect("settled");
     let view = bench.view("a");
     assert_eq!((view.routed, view.pending, view.delivered, view.dead), (2, 1, 1, 0));
@@ -191,8 +195,8 @@ async fn a_replay_asked_for_twice_sends_a_letter_once() {
     handler.answer(|one| if one.event_id == id(1) { Answer::Status(200, "ok") } else { Answer::Status(500, "later") });
     let before = handler.received().len();
     let (first, second) = tokio::join!(
-        bench.outbox.replay(0, ReplayFilter::default(), 1, false),
-        bench.outbox.replay(0, ReplayFilter::default(), 1, false)
+        bench.outbox.operate(Operation::Replay(all_dead(0, 1))),
+        bench.outbox.operate(Operation::Replay(all_dead(0, 1)))
     );
     assert!(first.is_ok() && second.is_ok());
     bench.until("both replays", |stats| stats.replays.is_empty()).await;

@@ -7,13 +7,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event_router::clock::Clock;
+use event_router::domain::delivery::Death;
 use event_router::domain::event::{Event, Source};
 use event_router::domain::ids::{DestinationName, EventId, GroupId, Seq, Ts};
 use event_router::domain::time::Moment;
+use event_router::outbox::filter::Filter;
+use event_router::outbox::keys::DestinationId;
 use event_router::outbox::kv::{Kv, Pair};
-use event_router::outbox::records::{AttemptNote, History, QuarantineRecord, ReplayFilter};
+use event_router::outbox::records::{AttemptNote, AuditRecord, History, QuarantineRecord, ReplayOrder};
 use event_router::outbox::space::Limits;
-use event_router::outbox::{Append, Change, Cursor, Heard, Outbox, OutboxError, Place, Settings, Settlement, Store};
+use event_router::outbox::{
+    Append, Change, Cursor, Heard, Operation, Outbox, OutboxError, Place, Settings, Settlement, Store,
+};
 
 pub(crate) const NAMES: [&str; 3] = ["buttons", "commands", "messages"];
 pub(crate) const NOW: Moment = Moment(1_790_000_000_000);
@@ -140,8 +145,8 @@ pub(crate) async fn fill(dir: &Path, batches: u64) {
             0 => changes.push(Change::Tried { seq, history: history(2) }),
             1 => {
                 cursor.settle(seq);
-                let (at, reason) = (NOW, "the handler refused it with HTTP 422".to_owned());
-                changes.push(Change::Died { event: queued, from: Place::Log, at, reason, history: history(1) });
+                let (at, death) = (NOW, Death::Refused(422));
+                changes.push(Change::Died { event: queued, from: Place::Log, at, death, history: history(1) });
             }
             2..=7 => {
                 cursor.settle(seq);
@@ -166,8 +171,17 @@ pub(crate) async fn fill(dir: &Path, batches: u64) {
     });
     let changes = changes.collect();
     outbox.settle_durably(settlement(id, &cursor, changes)).await.expect("settled");
-    outbox.replay(0, ReplayFilter::default(), 3, false).await.expect("asked for");
+    let (what, reason) = ("replay --destination a".to_owned(), Some("mended".to_owned()));
+    let change = AuditRecord { at: NOW, what, reason, offline: false, changed: None };
+    let number = outbox.operate(Operation::Audit(change)).await.expect("written down");
+    outbox.operate(Operation::Replay(all_dead(0, 3))).await.expect("asked for");
+    outbox.operate(Operation::Audited(number, 3)).await.expect("written down");
     outbox.close().await;
+}
+
+/// A replay of all that is dead at a destination.
+pub(crate) fn all_dead(destination: DestinationId, matched: u64) -> ReplayOrder {
+    ReplayOrder { destination, filter: Filter::default(), matched, expired: false, interval_us: 0 }
 }
 
 /// Every pair of a store.

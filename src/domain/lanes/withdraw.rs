@@ -53,6 +53,23 @@ impl Lanes {
         }
     }
 
+    /// A replay is cancelled: what waits of it goes; what is in flight stays until its attempt is over.
+    pub fn cancel(&mut self, replay: u64) {
+        let keys: Vec<LaneKey> = self.lanes.keys().filter(|key| key.replay == replay).copied().collect();
+        for key in keys {
+            let Some(mut state) = self.lanes.remove(&key) else { continue };
+            let stays = if state.phase == Phase::InFlight { state.flying } else { 0 };
+            state.queue.drain(stays..).for_each(|event| self.count(key, &event, false));
+            state.own = stays;
+            match state.phase {
+                Phase::Waiting { until, .. } => drop(self.waiting.remove(&(until, key))),
+                Phase::Ready => self.ready_replay.retain(|other| *other != key),
+                Phase::InFlight => drop(self.lanes.insert(key, state)),
+                Phase::Loading => {}
+            }
+        }
+    }
+
     /// Takes an event out that waits here, for good, unless it is in flight. Answers it, and whether it was aside.
     pub fn withdraw(&mut self, seq: Seq, now: Instant) -> Withdrawn {
         let holds = |state: &State| state.queue.iter().position(|event| event.seq == seq);
@@ -85,8 +102,31 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rig::{lane, offer};
+    use super::super::rig::{event, lane, offer};
     use super::*;
+
+    #[test]
+    fn of_a_cancelled_replay_nothing_more_is_sent_and_live_traffic_goes_on() {
+        let (mut lanes, now) = (Lanes::new(4), Instant::now());
+        let wait = &mut |_| Duration::from_secs(60);
+        for seq in 1..=6 {
+            let peer = seq.min(3);
+            lanes.offer(LaneKey { replay: 7, lane: lane(peer) }, event(seq.unsigned_abs(), peer), None);
+        }
+        offer(&mut lanes, 9, 3);
+        let live = lanes.next(now).expect("live first");
+        let (flying, failed) = (lanes.next(now).expect("sent"), lanes.next(now).expect("sent"));
+        lanes.failed(failed.key, now, 1, None, wait);
+        lanes.cancel(7);
+        assert_eq!((lanes.replaying(), lanes.waiting(), lanes.in_flight()), (1, 0, 2));
+        assert!(lanes.next(now).is_none() && lanes.next_retry().is_none());
+        // What was in flight and fails waits; it is cancelled again.
+        lanes.failed(flying.key, now, 1, None, wait);
+        lanes.cancel(7);
+        assert_eq!((lanes.replaying(), lanes.has_replay(7), lanes.queued().0), (0, false, 1));
+        lanes.answered(live.key, now);
+        assert_eq!((lanes.queued().0, lanes.in_flight()), (0, 0));
+    }
 
     #[test]
     fn what_is_taken_out_unblocks_its_chat_and_what_is_in_flight_stays() {

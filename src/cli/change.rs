@@ -1,0 +1,300 @@
+//! `outbox replay`, `cancel`, `discard`, `pause`, `resume`: what an operator changes, live through the socket or offline in the
+//! directory. Says how many rows it will touch, and asks. Deliberately absent: what a change is (`outbox::operator`).
+#![allow(clippy::print_stderr, reason = "the command line speaks on stderr")]
+
+use std::future::{Future, ready};
+use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::access::{Access, Live};
+use super::args::{ChangeVerb, SelectorArgs, Sure};
+use super::exit::{Exit, Failure};
+use super::outbox::{plain, print, tell_offline};
+use crate::clock::Clock;
+use crate::domain::ids::Seq;
+use crate::domain::time::Moment;
+use crate::outbox::kv::KvError;
+use crate::outbox::operations::operate;
+use crate::outbox::operator::{self, Asked, CancelAsked, Desk, Discarded, Look, OperatorError, ReplayMade};
+use crate::outbox::pauses::{PauseAsked, PauseMade};
+use crate::outbox::replay::ReplayView;
+use crate::outbox::{Operation, OutboxError, Store};
+
+/// How often a replay that is followed is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// `configured` are the destinations of the configuration.
+pub(super) async fn run(dir: &Path, configured: Vec<String>, verb: ChangeVerb, json: bool) -> Result<Exit, Failure> {
+    let now = Clock::system().now();
+    let asked = check(verb, now)?;
+    let access = Access::find(dir).await?;
+    if matches!(access, Access::Offline(_)) {
+        tell_offline(dir, json);
+    }
+    let mut office = match access {
+        Access::Live(live) => Office::Live(live),
+        Access::Offline(store) => Office::AtRest(AtRest { store, configured }),
+    };
+    match asked {
+        Change::Replay(asked, sure, dry_run) => replay(&mut office, asked, sure, dry_run, json).await,
+        Change::Discard(asked, sure) => discard(&mut office, asked, sure, json).await,
+        Change::Cancel(asked) => {
+            let view: ReplayView = office.cancel(asked).await?;
+            print(json, &view, |view| {
+                let left = view.matched.saturating_sub(view.succeeded + view.failed);
+                format!(
+                    "replay {} is cancelled: {} delivered, {} failed, {left} left as they are\n",
+                    view.number, view.succeeded, view.failed
+                )
+            })
+        }
+        Change::Pause(asked) => {
+            let made: PauseMade = office.pause(asked).await?;
+            let words = |made: &PauseMade| made.pause.as_ref().map_or_else(String::new, |pause| pause.words(now));
+            print(json, &made, |made| format!("{} is {}\n", made.destination, words(made)))
+        }
+        Change::Resume(asked) => {
+            let made: PauseMade = office.resume(asked).await?;
+            print(json, &made, |made| format!("{} is not paused: its events go out\n", made.destination))
+        }
+    }
+}
+
+/// What is asked for, once the words make sense.
+enum Change {
+    Replay(Asked, Sure, bool),
+    Discard(Asked, Sure),
+    Cancel(CancelAsked),
+    Pause(PauseAsked),
+    Resume(PauseAsked),
+}
+
+fn check(verb: ChangeVerb, now: Moment) -> Result<Change, Failure> {
+    Ok(match verb {
+        ChangeVerb::Replay { id, selector, rate, dry_run, mut sure } => {
+            if selector.state.is_some_and(|state| !state.has_cause()) {
+                let words = "--state: dead letters, expired events and updates in quarantine can be replayed";
+                return Err(Failure::usage(words));
+            }
+            let asked = rows(id, selector, now)?;
+            let asked = Asked { interval_us: rate.unwrap_or(0), reason: sure.reason.take(), ..asked };
+            Change::Replay(asked, sure, dry_run)
+        }
+        ChangeVerb::Discard { id, selector, mut sure } => {
+            use super::args::StateArg::{Dead, Delivered, Discarded};
+            let state = selector.state.or((id.is_none() && !selector.is_empty()).then_some(Dead));
+            if matches!(state, Some(Delivered | Discarded)) {
+                let words = "--state: what is dead, expired, quarantined or pending can be discarded";
+                return Err(Failure::usage(words));
+            }
+            let asked = rows(id, SelectorArgs { state, ..selector }, now)?;
+            Change::Discard(Asked { reason: sure.reason.take(), ..asked }, sure)
+        }
+        ChangeVerb::Cancel { number, reason } => Change::Cancel(CancelAsked { number, reason }),
+        ChangeVerb::Pause { destination, span, reason } => {
+            let for_seconds = span.map(|span| span.as_secs().max(1));
+            Change::Pause(PauseAsked { destination, for_seconds, reason })
+        }
+        ChangeVerb::Resume { destination, reason } => {
+            Change::Resume(PauseAsked { destination, for_seconds: None, reason })
+        }
+    })
+}
+
+/// Which rows are meant.
+fn rows(id: Option<String>, selector: SelectorArgs, now: Moment) -> Result<Asked, Failure> {
+    if id.is_none() && selector.is_empty() {
+        return Err(Failure::usage(
+            "say which: an ID, or at least one of --destination, --state, --type, --peer, --user, --since, --until, --seq, --cause",
+        ));
+    }
+    if let Some(id) = &id {
+        plain(id)?;
+    }
+    Ok(Asked { id, selector: selector.selector(now).map_err(Failure::usage)?, ..Asked::default() })
+}
+
+async fn replay(office: &mut Office, asked: Asked, sure: Sure, dry_run: bool, json: bool) -> Result<Exit, Failure> {
+    let plan: Vec<ReplayMade> = office.replay(Asked { dry_run: true, ..asked.clone() }).await?;
+    let count: u64 = plan.iter().map(|made| made.matched).sum();
+    if dry_run || count == 0 {
+        return print(json, &plan, |plan| replays(plan, "would be replayed"));
+    }
+    if !sure.yes {
+        let refusal = format!("{count} row(s) would be replayed; say --yes to do it, or --dry-run to look");
+        agreed(refusal, &format!("{}Replay them?", replays(&plan, "would be replayed")))?;
+    }
+    let made = office.replay(asked).await?;
+    let Office::Live(live) = office else {
+        return print(json, &made, |made| replays(made, "will be replayed at the next start"));
+    };
+    print(json, &made, |made| replays(made, "are being replayed"))?;
+    if !json && stderr().is_terminal() {
+        follow(live, &made).await?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Shows how replays go until they are over.
+async fn follow(live: &Live, made: &[ReplayMade]) -> Result<(), Failure> {
+    let style = ProgressStyle::with_template("{bar:30} {pos} of {len}, {eta} to go  {msg}");
+    let bar = ProgressBar::new(made.iter().map(|one| one.matched).sum());
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.set_message("(Ctrl-C leaves it to itself)");
+    loop {
+        let all: Vec<ReplayView> = live.get("/api/v1/replays", &()).await?;
+        let ours: Vec<&ReplayView> =
+            all.iter().filter(|view| made.iter().any(|one| one.number == Some(view.number))).collect();
+        bar.set_position(ours.iter().map(|view| view.succeeded + view.failed).sum());
+        if ours.iter().all(|view| view.ended.is_some()) {
+            bar.finish_and_clear();
+            for view in ours {
+                let how = if view.cancelled { "cancelled" } else { "done" };
+                eprintln!("replay {} is {how}: {} delivered, {} failed", view.number, view.succeeded, view.failed);
+            }
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn replays(made: &[ReplayMade], done: &str) -> String {
+    if made.is_empty() {
+        return "nothing matches\n".to_owned();
+    }
+    let line = |one: &ReplayMade| {
+        let number = one.number.map_or_else(String::new, |number| format!(" (replay {number})"));
+        match one.destination.as_str() {
+            "quarantine" => {
+                format!("{} update(s) in quarantine {done}: they are converted again{number}\n", one.matched)
+            }
+            name if one.expired => format!("{} expired event(s) of {name} {done}{number}\n", one.matched),
+            name => format!("{} dead letter(s) of {name} {done}{number}\n", one.matched),
+        }
+    };
+    made.iter().map(line).collect()
+}
+
+async fn discard(office: &mut Office, asked: Asked, sure: Sure, json: bool) -> Result<Exit, Failure> {
+    let would: Discarded = office.discard(Asked { dry_run: true, ..asked.clone() }).await?;
+    if would.matched == 0 {
+        return print(json, &would, |_| "nothing matches\n".to_owned());
+    }
+    if !sure.yes {
+        let words = format!("{} row(s) would be discarded for good", would.matched);
+        agreed(format!("{words}; say --yes to do it"), &format!("{words}. Discard them?"))?;
+    }
+    let done = office.discard(Asked { up_to: would.up_to, ..asked }).await?;
+    print(json, &done, |done| format!("{} row(s) are discarded\n", done.matched))
+}
+
+/// Asks the person at the terminal; without one, `--yes` is needed.
+fn agreed(without_terminal: String, question: &str) -> Result<(), Failure> {
+    if !(stdin().is_terminal() && stdout().is_terminal()) {
+        return Err(Failure::usage(without_terminal));
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::new("nothing was changed")) }
+}
+
+/// Where changes are asked for.
+enum Office {
+    Live(Live),
+    AtRest(AtRest),
+}
+
+impl Office {
+    async fn replay(&mut self, asked: Asked) -> Result<Vec<ReplayMade>, Failure> {
+        match self {
+            Self::Live(live) => post(live, "replays", &asked).await,
+            Self::AtRest(desk) => Ok(operator::replay(desk, asked).await?),
+        }
+    }
+
+    async fn discard(&mut self, asked: Asked) -> Result<Discarded, Failure> {
+        match self {
+            Self::Live(live) => post(live, "discards", &asked).await,
+            Self::AtRest(desk) => Ok(operator::discard(desk, asked).await?),
+        }
+    }
+
+    async fn cancel(&mut self, asked: CancelAsked) -> Result<ReplayView, Failure> {
+        match self {
+            Self::Live(live) => post(live, "cancellations", &asked).await,
+            Self::AtRest(desk) => Ok(operator::cancel(desk, asked).await?),
+        }
+    }
+
+    async fn pause(&mut self, asked: PauseAsked) -> Result<PauseMade, Failure> {
+        match self {
+            Self::Live(live) => post(live, "pauses", &asked).await,
+            Self::AtRest(desk) => Ok(operator::pause(desk, asked).await?),
+        }
+    }
+
+    async fn resume(&mut self, asked: PauseAsked) -> Result<PauseMade, Failure> {
+        match self {
+            Self::Live(live) => post(live, "resumes", &asked).await,
+            Self::AtRest(desk) => Ok(operator::resume(desk, asked).await?),
+        }
+    }
+}
+
+async fn post<T: DeserializeOwned>(live: &Live, what: &str, asked: &impl Serialize) -> Result<T, Failure> {
+    live.post(&format!("/api/v1/{what}"), asked).await
+}
+
+impl From<OperatorError> for Failure {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Outbox(error) => error.into(),
+            OperatorError::Unknown(words) | OperatorError::Refused(words) => Self::new(words),
+        }
+    }
+}
+
+/// An outbox that no service runs, as an operator's desk.
+struct AtRest {
+    store: Store,
+    configured: Vec<String>,
+}
+
+impl AtRest {
+    fn told(&self, error: &KvError) -> OutboxError {
+        OutboxError::of_store(&self.store.dir, error)
+    }
+}
+
+impl Desk for AtRest {
+    const OFFLINE: bool = true;
+
+    fn look<T: Send + 'static>(&mut self, look: Look<T>) -> impl Future<Output = Result<T, OutboxError>> + Send {
+        ready(look(self.store.kv.as_ref()).map_err(|error| self.told(&error)))
+    }
+
+    fn operate(&mut self, operation: Operation) -> impl Future<Output = Result<u64, OutboxError>> + Send {
+        let now = self.now();
+        ready(operate(&mut self.store, operation, now).map_err(|error| self.told(&error)))
+    }
+
+    async fn withdraw(&mut self, _destination: &str, _seq: Seq) -> Result<Option<Result<(), String>>, OutboxError> {
+        Ok(None)
+    }
+
+    fn configured(&self) -> Vec<String> {
+        self.configured.clone()
+    }
+
+    fn now(&self) -> Moment {
+        Clock::system().now()
+    }
+}
