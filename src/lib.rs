@@ -5,7 +5,7 @@
 //! floor 3   main.rs -> cli                     words in, words out, exit codes        sim (side house: cli/demo, cli/simulate,
 //! floor 2   app   config   admin               wiring, the loops, the operator's door       tests and benches only)
 //! floor 1   outbox   vk   delivery             one folder per outside world; siblings never meet
-//! basement  clock   secret   status
+//! basement  attempts   clock   secret   status
 //! floor 0   domain                             pure: no tokio, no I/O, no clock, no random numbers
 //! ```
 //!
@@ -15,6 +15,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod attempts;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -11,9 +11,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::live::{not_ready, overlay};
 use super::metrics;
+use super::tail;
+use crate::attempts::Attempts;
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
 use crate::outbox::audit::{self, AuditView};
@@ -38,12 +41,16 @@ pub struct Door {
     pub outbox: Outbox,
     /// The state of the moment.
     pub status: Status,
+    /// Each attempt as it ends.
+    pub attempts: Attempts,
     /// What time it is.
     pub clock: Clock,
     /// The destinations of the configuration.
     pub configured: Vec<DestinationName>,
     /// Who keeps their cursors: only they can take a pending event out.
     pub workers: HashMap<DestinationName, mpsc::Sender<Discard>>,
+    /// What ends the answers that have no end of their own.
+    pub stop: CancellationToken,
 }
 
 impl Door {
@@ -82,6 +89,7 @@ pub(super) fn router(door: Door) -> Router {
         .route("/api/v1/resumes", post(resume))
         .route("/api/v1/export", get(export))
         .route("/api/v1/verify", get(check_all))
+        .route("/api/v1/tail", get(tail::follow))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES))
         .with_state(door)
 }
@@ -160,7 +168,7 @@ async fn check_all(State(door): State<Door>) -> Result<Json<Verified>, Trouble> 
 }
 
 /// What can go wrong with a request.
-enum Trouble {
+pub(super) enum Trouble {
     Operator(OperatorError),
     Unknown,
 }

@@ -9,6 +9,8 @@ mod desk;
 mod live;
 mod metrics;
 mod socket;
+mod tail;
 
 pub use api::Door;
 pub use socket::{AdminError, SOCKET_NAME, Socket};
+pub use tail::{AttemptLine, AttemptOutcome, TailAsked, TailLine};

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::line::{Done, Line, NOTE_CHARS, place_of, tried};
+use super::told::Made;
 use crate::delivery::backoff;
 use crate::domain::delivery::{Outcome, RetryAfter};
 use crate::domain::lanes::{Dispatch, LaneKey};
@@ -15,7 +16,7 @@ impl Line<'_> {
     pub(super) fn finish_batch(&mut self, done: Done) {
         let Done { dispatch, along, at, outcome, latency } = done;
         let latency_ms = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
-        let (destination, events) = (&self.worker.name, 1 + along.len());
+        let events = 1 + along.len();
         let all: Vec<&Dispatch> = std::iter::once(&dispatch).chain(&along).collect();
         let mut keys: Vec<LaneKey> = Vec::new();
         for one in &all {
@@ -23,14 +24,15 @@ impl Line<'_> {
                 keys.push(one.key);
             }
         }
-        let (answer, excerpt, refused, asked) = match outcome {
+        let (error, status, excerpt, refused, asked) = match outcome {
             Outcome::Delivered { status } => {
-                tracing::debug!(%destination, first = %dispatch.event.seq, events, status, latency_ms, "delivered together");
+                self.tell_batch(&dispatch, events, latency_ms, Ok(status));
                 self.last_ok = Some(at);
                 for one in &all {
                     let seq = one.event.seq;
-                    let tried = self.histories.remove(&(0, seq)).is_some();
-                    self.change(Change::Delivered { seq, from: place_of(one), tried });
+                    let known = self.histories.remove(&(0, seq));
+                    self.tell_delivered(&Made::of(one, known.as_ref(), events, at, latency_ms), status);
+                    self.change(Change::Delivered { seq, from: place_of(one), tried: known.is_some() });
                     self.settle(one);
                 }
                 for key in keys.iter().skip(1) {
@@ -39,19 +41,23 @@ impl Line<'_> {
                 self.outage_over(dispatch.key);
                 return;
             }
-            Outcome::Refused { status, excerpt } => (format!("HTTP {status}"), excerpt, true, None),
-            Outcome::Failed { failure, excerpt, retry_after } => (failure.to_string(), excerpt, false, retry_after),
+            Outcome::Refused { status, excerpt } => (format!("HTTP {status}"), Some(status), excerpt, true, None),
+            Outcome::Failed { failure, excerpt, retry_after } => {
+                (failure.to_string(), failure.status(), excerpt, false, retry_after)
+            }
         };
-        tracing::warn!(%destination, first = %dispatch.event.seq, events, error = answer, latency_ms, "a batch failed: its events are sent again one by one");
+        self.tell_batch(&dispatch, events, latency_ms, Err(&error));
         let (pause, ended) = self.scatter(&keys, refused, asked);
         if ended {
             self.answers_again();
         }
-        let answer: String = format!("{answer} (with {} others)", events - 1).chars().take(NOTE_CHARS).collect();
+        let answer: String = format!("{error} (with {} others)", events - 1).chars().take(NOTE_CHARS).collect();
         for one in all {
             let note = AttemptNote { at, answer: answer.clone(), latency_ms, excerpt: excerpt.clone() };
             let known = self.histories.remove(&(0, one.event.seq));
+            let made = Made::of(one, known.as_ref(), events, at, latency_ms);
             let history = tried(known, note, Some(self.worker.clock.now().plus(pause)));
+            self.tell_scattered(&made, status, &error, &history);
             self.histories.insert((0, one.event.seq), history.clone());
             self.change(Change::Tried { seq: one.event.seq, history });
         }

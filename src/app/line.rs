@@ -3,7 +3,7 @@
 //!
 //! Invariants: the cursor that is handed over never settles an event that was neither answered nor moved aside in the same
 //! settlement; at most [`SETTLE_AFTER`] or [`SETTLE_EVENTS`] lie between an answer and its settlement.
-//! Deliberately absent: sending and waiting (`worker`), reading from the outbox (`reading`).
+//! Deliberately absent: sending and waiting (`worker`), reading from the outbox (`reading`), what is told of it (`told`).
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::replaying::Job;
+use super::told::Made;
 use super::worker::Worker;
 use crate::delivery::backoff;
 use crate::domain::delivery::{Death, Outcome};
@@ -129,8 +130,8 @@ impl<'a> Line<'a> {
         self.lanes.passed_over(dispatch.key, Instant::now());
         self.settle(&dispatch);
         self.histories.remove(&(0, dispatch.event.seq));
-        let (seq, at) = (dispatch.event.seq, self.worker.clock.now());
-        tracing::warn!(destination = %self.worker.name, %seq, "older than max_age: expired, not sent");
+        let at = self.worker.clock.now();
+        self.tell_expired(&dispatch, at);
         let from = place_of(&dispatch);
         self.change(Change::Expired { event: dispatch.event, from, at });
     }
@@ -144,10 +145,10 @@ impl<'a> Line<'a> {
         let latency_ms = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
         let known = self.histories.remove(&(key.replay, seq));
         let from = place_of(&dispatch);
-        let destination = &self.worker.name;
+        let made = Made::of(&dispatch, known.as_ref(), 1, at, latency_ms);
         match outcome {
             Outcome::Delivered { status } => {
-                tracing::debug!(%destination, %seq, event_id = %dispatch.event.event.event_id, status, latency_ms, "delivered");
+                self.tell_delivered(&made, status);
                 self.last_ok = Some(at);
                 self.change(match key.replay {
                     0 => Change::Delivered { seq, from, tried: known.is_some() },
@@ -156,10 +157,11 @@ impl<'a> Line<'a> {
                 self.answered(&dispatch);
             }
             Outcome::Refused { status, excerpt } => {
-                tracing::error!(%destination, %seq, event_id = %dispatch.event.event.event_id, status, latency_ms, "refused: dead letter");
+                let death = Death::Refused(status);
                 let note = AttemptNote { at, answer: format!("HTTP {status}"), latency_ms, excerpt };
                 let history = tried(known, note, None);
-                self.change(death_of(&dispatch, at, Death::Refused(status), history));
+                self.tell_refused(&made, status, &death, &history);
+                self.change(death_of(&dispatch, at, death, history));
                 self.answered(&dispatch);
             }
             Outcome::Failed { failure, excerpt, retry_after } => {
@@ -169,14 +171,13 @@ impl<'a> Line<'a> {
                 let mut history = tried(known, note, None);
                 let counts = self.lanes.counts(key, history.counted > 0, failure.is_plain());
                 history.counted = history.counted.saturating_add(u32::from(counts));
-                let (attempt, counted, error) = (history.attempts, history.counted, words.as_str());
-                tracing::warn!(%destination, %seq, event_id = %dispatch.event.event.event_id, attempt, counted, error, latency_ms, "attempt failed");
+                let counted = history.counted;
                 let (settings, jitter) = (&self.worker.backoff, &mut self.jitter);
                 let mut wait = |attempt| backoff::wait(settings, attempt, jitter.random::<f64>());
                 let began = if counts && counted >= self.worker.max_attempts {
                     let began = self.lanes.given_up(key, Instant::now(), retry_after, &mut wait);
                     let death = Death::GivenUp { counted, last: words.chars().take(NOTE_CHARS).collect() };
-                    tracing::error!(%destination, %seq, event_id = %dispatch.event.event.event_id, reason = %death, "given up: dead letter");
+                    self.tell_given_up(&made, &failure, &death, &history);
                     self.settle(&dispatch);
                     self.change(death_of(&dispatch, at, death, history));
                     began
@@ -184,6 +185,7 @@ impl<'a> Line<'a> {
                     let (pause, began) =
                         self.lanes.failed(key, Instant::now(), history.attempts, retry_after, &mut wait);
                     history.next_try = Some(self.worker.clock.now().plus(pause));
+                    self.tell_failed(&made, &failure, &history);
                     self.histories.insert((key.replay, seq), history.clone());
                     match key.replay {
                         0 => self.change(Change::Tried { seq, history }),
@@ -192,6 +194,7 @@ impl<'a> Line<'a> {
                     began
                 };
                 if began {
+                    let (destination, error) = (&self.worker.name, words.as_str());
                     tracing::error!(%destination, error, "destination is down: its events wait in the outbox");
                     self.outage = Some(OutageRecord { since: at, error: words.clone() });
                 }

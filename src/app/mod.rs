@@ -15,6 +15,7 @@ mod reconvert;
 mod replaying;
 pub mod settings;
 pub mod supervise;
+mod told;
 pub mod worker;
 
 mod service;

@@ -18,6 +18,7 @@ use super::settings::Settings;
 use super::supervise::Tasks;
 use super::worker::Worker;
 use crate::admin;
+use crate::attempts::Attempts;
 use crate::clock::Clock;
 use crate::delivery::{Sender, SenderError};
 use crate::outbox::{Outbox, OutboxError, inspect};
@@ -63,7 +64,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
     let outbox = Outbox::open(settings.outbox.clone(), names.clone(), "run", LOCK_PATIENCE, clock.clone()).await?;
     tell_of_detached(&outbox, &names, &clock).await?;
 
-    let status = Status::new(clock.now());
+    let (status, attempts) = (Status::new(clock.now()), Attempts::default());
     let mut tasks = Tasks::new(stop.clone());
     let (mut workers, mut orders) = (HashMap::new(), HashMap::new());
     for name in &names {
@@ -76,8 +77,10 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
         workers,
         outbox: outbox.clone(),
         status: status.clone(),
+        attempts: attempts.clone(),
         clock: clock.clone(),
         configured: names,
+        stop: stop.clone(),
     };
     let socket = admin::Socket::bind(&settings.outbox.dir)?;
     tasks.spawn("admin", socket.serve(board, stop.clone()));
@@ -101,6 +104,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
             sender,
             outbox: outbox.clone(),
             status: status.clone(),
+            attempts: attempts.clone(),
             clock: clock.clone(),
             seed: seed(),
         };

@@ -11,6 +11,7 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::line::{Begun, Done, Line};
+use crate::attempts::Attempts;
 use crate::clock::Clock;
 use crate::delivery::{Attempt, BackoffSettings, Sender};
 use crate::domain::ids::{DestinationName, Seq};
@@ -43,6 +44,8 @@ pub struct Worker {
     pub outbox: Outbox,
     /// Where it tells how it goes.
     pub status: Status,
+    /// Where it tells of each attempt.
+    pub attempts: Attempts,
     /// What time it is.
     pub clock: Clock,
     /// Seed of the jitter.

@@ -52,6 +52,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The status, when there was an answer.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(*status),
+            Self::Timeout | Self::Connect(_) | Self::Broken(_) => None,
+        }
+    }
+
     /// Whether the handler answered, and with a status that speaks of no outage: neither overloaded nor a gateway's word.
     #[must_use]
     pub fn is_plain(&self) -> bool {

@@ -276,7 +276,11 @@ pub async fn resume(desk: &mut impl Desk, asked: PauseAsked) -> Result<PauseMade
     Ok(PauseMade { destination: asked.destination, pause: None })
 }
 
-async fn destination(desk: &mut impl Desk, name: &str) -> Result<DestinationId, OperatorError> {
+/// The number of a destination.
+///
+/// # Errors
+/// When there is none of that name: those that there are.
+pub async fn destination(desk: &mut impl Desk, name: &str) -> Result<DestinationId, OperatorError> {
     let name = name.to_owned();
     desk.look(Box::new(move |kv: &dyn Kv| inspect::destination_id(kv, &name))).await?.map_err(OperatorError::Unknown)
 }

@@ -4,17 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each room of `src/` may use of ours, besides itself.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("domain", &[]),
+    ("attempts", &["domain"]),
     ("clock", &["domain"]),
     ("secret", &["domain"]),
     ("status", &["domain"]),
     ("outbox", &["domain", "clock", "secret", "status"]),
     ("vk", &["domain", "clock", "secret", "status"]),
     ("delivery", &["domain", "clock", "secret", "status"]),
-    ("admin", &["domain", "clock", "secret", "status", "outbox"]),
+    ("admin", &["domain", "attempts", "clock", "secret", "status", "outbox"]),
     ("config", &["domain", "secret", "outbox", "vk", "delivery", "app"]),
-    ("app", &["domain", "clock", "secret", "status", "outbox", "vk", "delivery", "admin", "config"]),
+    ("app", &["domain", "attempts", "clock", "secret", "status", "outbox", "vk", "delivery", "admin", "config"]),
     ("sim", &["domain", "outbox"]),
     ("cli", &["domain", "clock", "secret", "status", "outbox", "vk", "delivery", "admin", "config", "app", "sim"]),
     ("main", &["cli"]),

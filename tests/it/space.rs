@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_router::app::worker::Worker;
+use event_router::attempts::Attempts;
 use event_router::clock::Clock;
 use event_router::delivery::{BackoffSettings, Sender, Settings as To};
 use event_router::domain::delivery::Death;
@@ -131,6 +132,7 @@ impl Bench {
             max_age: None,
             outbox: self.outbox.clone(),
             status: Status::new(NOW),
+            attempts: Attempts::default(),
             clock: Clock::standing(NOW),
             seed: 1,
         };
