@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::exit::{Exit, Failure};
 use crate::admin::SOCKET_NAME;
@@ -18,6 +19,8 @@ use crate::outbox::{OutboxError, Store};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take to read everything it has.
 const LONG_PATIENCE: Duration = Duration::from_secs(3600);
+/// As long as an answer without an end may take: the client knows no "forever".
+const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 /// How long a service that is just starting, or a verb that is just ending, is waited for.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 /// How long is waited between two tries.
@@ -121,6 +124,15 @@ impl Live {
         read(request.send().await.map_err(silent)?).await
     }
 
+    /// An answer without an end, to be read piece by piece: who reads it says how long is too long.
+    pub(super) async fn follow(&self, path: &str, query: &impl Serialize) -> Result<reqwest::Response, Failure> {
+        let request = self.0.get(format!("http://service{path}")).query(query).timeout(FOREVER);
+        let answer =
+            timeout(PATIENCE, request.send()).await.map_err(|_| Failure::new("the service does not answer"))?;
+        let answer = answer.map_err(silent)?;
+        if answer.status() == StatusCode::OK { Ok(answer) } else { Err(refused(answer).await?) }
+    }
+
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::new(error.to_string()))?;
         let request =
@@ -130,18 +142,24 @@ impl Live {
 }
 
 async fn read<T: DeserializeOwned>(answer: reqwest::Response) -> Result<T, Failure> {
+    if answer.status() != StatusCode::OK {
+        return Err(refused(answer).await?);
+    }
+    let body = answer.bytes().await.map_err(silent)?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Failure::new(format!("the service answers something else than expected: {error}")))
+}
+
+/// What an answer that is no success says.
+async fn refused(answer: reqwest::Response) -> Result<Failure, Failure> {
     #[derive(serde::Deserialize)]
     struct Told {
         error: String,
     }
     let status = answer.status();
     let body = answer.bytes().await.map_err(silent)?;
-    if status == StatusCode::OK {
-        return serde_json::from_slice(&body)
-            .map_err(|error| Failure::new(format!("the service answers something else than expected: {error}")));
-    }
     let told: Option<Told> = serde_json::from_slice(&body).ok();
-    Err(Failure::new(told.map_or_else(|| format!("the service answers HTTP {status}"), |told| told.error)))
+    Ok(Failure::new(told.map_or_else(|| format!("the service answers HTTP {status}"), |told| told.error)))
 }
 
 fn silent(error: reqwest::Error) -> Failure {

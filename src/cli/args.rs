@@ -105,6 +105,11 @@ pub(super) enum OutboxVerb {
     /// What is done about the outbox itself
     #[command(flatten)]
     Care(CareVerb),
+    /// Follow the deliveries of the running service: a line for each attempt, as it ends
+    #[command(
+        after_help = "Examples:\n  event-router outbox tail --failed\n  event-router outbox tail --destination messages --peer 2000000002 --json"
+    )]
+    Tail(super::tail::TailArgs),
 }
 
 /// Verbs of `outbox` that ask for events, live or offline.

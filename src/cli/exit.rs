@@ -121,12 +121,16 @@ fn chain(error: &dyn Error) -> String {
 
 /// Prints words on stdout as they are. A reader that has left (`… | head`) has seen enough: that is no failure, and no panic.
 pub(super) fn say(words: &str) -> Result<(), Failure> {
+    said(words).map(drop)
+}
+
+/// As [`say`]; whether the reader is still there.
+pub(super) fn said(words: &str) -> Result<bool, Failure> {
     let mut out = stdout().lock();
     match out.write_all(words.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("stdout cannot be written: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(format!("stdout cannot be written: {error}"))),
     }
 }
 

@@ -17,6 +17,8 @@ mod route;
 mod run;
 mod simulate;
 mod stats;
+mod tail;
+mod tail_line;
 mod updates;
 
 use std::path::PathBuf;
@@ -63,6 +65,9 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         Command::Health { ready } => health::run(&config()?.outbox.dir, ready).await,
         Command::Outbox { json, verb: OutboxVerb::Events(verb) } => {
             outbox::run(&config()?.outbox.dir, verb, json).await
+        }
+        Command::Outbox { json, verb: OutboxVerb::Tail(args) } => {
+            tail::run(&config()?.outbox.dir, args, json, on_signals()?).await
         }
         Command::Outbox { json, verb: OutboxVerb::Care(verb) } => care::run(&config()?.outbox.dir, verb, json).await,
         Command::Outbox { json, verb: OutboxVerb::Change(verb) } => {

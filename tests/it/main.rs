@@ -33,5 +33,6 @@ mod shutdown;
 mod simulated_vk;
 mod space;
 mod store_rig;
+mod tail;
 mod types;
 mod workstream;
