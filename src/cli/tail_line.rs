@@ -16,8 +16,8 @@ pub(super) struct Columns([usize; HEAD.len()]);
 
 impl Default for Columns {
     fn default() -> Self {
-        // A moment; a name; a position; `command_call`; a chat; a number.
-        Self([24, 11, 6, 14, 10, 3])
+        // A moment; a name; a position; `reaction_changed`; a chat; a number.
+        Self([24, 11, 6, 16, 10, 3])
     }
 }
 
@@ -135,10 +135,10 @@ mod tests {
         });
         all += &columns.line(&AttemptLine { attempt: Some(2), ..delivered() });
         insta::assert_snapshot!(all, @"
-        TIME                      DESTINATION     SEQ  TYPE                  PEER  TRY  OUTCOME
-        2024-02-28T08:12:03.456Z  messages         42  message_new     2000000002    1  delivered 200 in 12 ms
-        2024-02-28T08:12:03.456Z  a-destination-with-a-long-name  1234567  message_new              -    1  failed: HTTP 500, next try in 2.0s
-        2024-02-28T08:12:03.456Z  messages                             42  message_new     2000000002    2  delivered 200 in 12 ms
+        TIME                      DESTINATION     SEQ  TYPE                    PEER  TRY  OUTCOME
+        2024-02-28T08:12:03.456Z  messages         42  message_new       2000000002    1  delivered 200 in 12 ms
+        2024-02-28T08:12:03.456Z  a-destination-with-a-long-name  1234567  message_new                -    1  failed: HTTP 500, next try in 2.0s
+        2024-02-28T08:12:03.456Z  messages                             42  message_new       2000000002    2  delivered 200 in 12 ms
         ");
     }
 
