@@ -22,7 +22,7 @@ use crate::domain::ids::DestinationName;
 use crate::outbox::audit::{self, AuditView};
 use crate::outbox::gaps::{self, GapView};
 use crate::outbox::groups::{self, GroupView};
-use crate::outbox::operator::{self, Asked, CancelAsked, Discarded, OperatorError, ReplayMade};
+use crate::outbox::operator::{self, Asked, CancelAsked, Desk, Discarded, OperatorError, ReplayMade};
 use crate::outbox::pauses::{PauseAsked, PauseMade};
 use crate::outbox::replay::{self, ReplayView};
 use crate::outbox::space::forgets_at;
@@ -132,7 +132,8 @@ async fn groups(State(door): State<Door>, Query(selector): Query<Selector>) -> R
 }
 
 async fn replays(State(door): State<Door>) -> Result<Json<Vec<ReplayView>>, Trouble> {
-    Ok(Json(door.outbox.read_store(replay::all).await?))
+    let (configured, now) = (door.configured(), door.clock.now());
+    Ok(Json(door.outbox.read_store(move |kv| replay::all(kv, &configured, now)).await?))
 }
 
 async fn audit(State(door): State<Door>) -> Result<Json<Vec<AuditView>>, Trouble> {

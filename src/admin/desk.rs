@@ -16,8 +16,8 @@ impl Desk for Door {
         self.outbox.read_store(look).await
     }
 
-    async fn operate(&mut self, operation: Operation) -> Result<u64, OutboxError> {
-        self.outbox.operate(operation).await
+    async fn operate(&mut self, operations: Vec<Operation>) -> Result<Vec<u64>, OutboxError> {
+        self.outbox.operate(operations).await
     }
 
     async fn withdraw(&mut self, destination: &str, seq: Seq) -> Result<Option<Result<(), String>>, OutboxError> {

@@ -62,8 +62,8 @@ pub(super) struct Line<'a> {
     pub(super) cursor: Cursor,
     pub(super) histories: HashMap<(u64, Seq), History>,
     pub(super) jobs: VecDeque<Job>,
-    /// An operator has paused the destination.
-    pub(super) paused: bool,
+    /// How many dead letters operators had discarded when that was last looked at.
+    pub(super) discards: u64,
     pub(super) changes: Vec<Change>,
     /// When the oldest change came about.
     changed: Option<Instant>,
@@ -90,7 +90,7 @@ impl<'a> Line<'a> {
             cursor: Cursor::at(known.floor()),
             histories: resume.histories.into_iter().map(|(seq, history)| ((0, seq), history)).collect(),
             jobs: VecDeque::new(),
-            paused: false,
+            discards: 0,
             changes: Vec::new(),
             changed: None,
             looked: None,
@@ -169,7 +169,11 @@ impl<'a> Line<'a> {
                 let answer = words.chars().take(NOTE_CHARS).collect();
                 let note = AttemptNote { at, answer, latency_ms, excerpt };
                 let mut history = tried(known, note, None);
-                let counts = self.lanes.counts(key, history.counted > 0, failure.is_plain());
+                let counts = match key.replay {
+                    0 => self.lanes.counts(key, history.counted > 0, failure.is_plain()),
+                    // It is dead already: that nobody else is answered keeps it from nothing.
+                    _ => failure.is_plain() && !self.lanes.is_down(),
+                };
                 history.counted = history.counted.saturating_add(u32::from(counts));
                 let counted = history.counted;
                 let (settings, jitter) = (&self.worker.backoff, &mut self.jitter);
@@ -272,7 +276,7 @@ impl<'a> Line<'a> {
     pub(super) fn due(&self, send: Option<Instant>) -> Option<Instant> {
         let flush = self.changed.map(|since| since + SETTLE_AFTER);
         let looked = self.looked.map(|since| since + LOOKED_AFTER);
-        [flush, looked, send, self.replay_due()].into_iter().flatten().min()
+        [flush, looked, send].into_iter().flatten().min()
     }
 
     /// Whether as much is to be settled as goes into one settlement.

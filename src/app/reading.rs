@@ -95,7 +95,7 @@ impl Line<'_> {
             }
             self.read_page().await?;
         }
-        self.fill_replays().await?;
+        more |= self.fill_replays().await?;
         Ok(more)
     }
 

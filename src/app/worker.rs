@@ -63,12 +63,13 @@ impl Worker {
         let mut replays = self.outbox.watch_replays();
         let mut relief = self.outbox.watch_relief();
         let mut pauses = self.outbox.watch_pauses();
-        line.take_replays().await?;
+        let discards = *replays.borrow_and_update();
+        line.discards = discards;
+        line.take_replays(discards).await?;
         let mut attempts = FuturesUnordered::new();
         while !stop.is_cancelled() {
             let now = self.clock.now();
             let pause = pauses.borrow_and_update().get(&self.id).filter(|pause| pause.lasts(now)).cloned();
-            line.paused = pause.is_some();
             let mut more = line.fill().await?;
             if pause.is_none() {
                 while let Some(dispatch) = line.lanes.next(Instant::now()) {
@@ -95,7 +96,7 @@ impl Worker {
                 () = stop.cancelled() => Woken::Stop,
                 Some(done) = attempts.next(), if !attempts.is_empty() => Woken::Done(Box::new(done)),
                 _ = head.changed() => Woken::Head,
-                _ = replays.changed() => Woken::Replay,
+                _ = replays.changed() => Woken::Replay(*replays.borrow_and_update()),
                 _ = pauses.changed() => Woken::Due,
                 Some(order) = orders.recv() => Woken::Order(order),
                 _ = relief.changed() => Woken::Relief(*relief.borrow_and_update()),
@@ -104,7 +105,7 @@ impl Worker {
             };
             match woken {
                 Woken::Done(done) => line.finish(*done),
-                Woken::Replay => line.take_replays().await?,
+                Woken::Replay(discards) => line.take_replays(discards).await?,
                 Woken::Relief(below) => line.relieve(below).await?,
                 Woken::Order(order) => line.discard(order).await?,
                 Woken::Stop | Woken::Head | Woken::Due => {}
@@ -140,7 +141,7 @@ enum Woken {
     Stop,
     Done(Box<Done>),
     Head,
-    Replay,
+    Replay(u64),
     Relief(Seq),
     Order(Discard),
     Due,

@@ -137,6 +137,8 @@ impl Live {
         let body = serde_json::to_vec(body).map_err(|error| Failure::new(error.to_string()))?;
         let request =
             self.0.post(format!("http://service{path}")).header("content-type", "application/json").body(body);
+        // What changes many rows takes as long as it takes.
+        let request = request.timeout(LONG_PATIENCE);
         read(request.send().await.map_err(silent)?).await
     }
 }

@@ -23,6 +23,8 @@ use crate::outbox::operations::operate;
 use crate::outbox::operator::{self, Asked, CancelAsked, Desk, Discarded, Look, OperatorError, ReplayMade};
 use crate::outbox::pauses::{PauseAsked, PauseMade};
 use crate::outbox::replay::ReplayView;
+use crate::outbox::state::State;
+use crate::outbox::views::ListState;
 use crate::outbox::{Operation, OutboxError, Store};
 
 /// How often a replay that is followed is looked at.
@@ -38,7 +40,7 @@ pub(super) async fn run(dir: &Path, configured: Vec<String>, verb: ChangeVerb, j
     }
     let mut office = match access {
         Access::Live(live) => Office::Live(live),
-        Access::Offline(store) => Office::AtRest(AtRest { store, configured }),
+        Access::Offline(store) => Office::AtRest(Box::new(AtRest { store, state: None, configured })),
     };
     match asked {
         Change::Replay(asked, sure, dry_run) => replay(&mut office, asked, sure, dry_run, json).await,
@@ -46,10 +48,16 @@ pub(super) async fn run(dir: &Path, configured: Vec<String>, verb: ChangeVerb, j
         Change::Cancel(asked) => {
             let view: ReplayView = office.cancel(asked).await?;
             print(json, &view, |view| {
+                if !view.cancelled {
+                    return format!("replay {} was done before it could be cancelled\n", view.number);
+                }
                 let left = view.matched.saturating_sub(view.succeeded + view.failed);
                 format!(
-                    "replay {} is cancelled: {} delivered, {} failed, {left} left as they are\n",
-                    view.number, view.succeeded, view.failed
+                    "replay {} is cancelled: {} {}, {} failed, {left} left as they are\n",
+                    view.number,
+                    view.succeeded,
+                    view.did(),
+                    view.failed
                 )
             })
         }
@@ -80,6 +88,12 @@ fn check(verb: ChangeVerb, now: Moment) -> Result<Change, Failure> {
             if selector.state.is_some_and(|state| !state.has_cause()) {
                 let words = "--state: dead letters, expired events and updates in quarantine can be replayed";
                 return Err(Failure::usage(words));
+            }
+            let quarantined = selector.state == Some(super::args::StateArg::Quarantined);
+            if rate.is_some() && (quarantined || id.as_ref().is_some_and(|id| id.starts_with('q'))) {
+                return Err(Failure::usage(
+                    "--rate: what is in quarantine is only converted; its events go out like any other",
+                ));
             }
             let asked = rows(id, selector, now)?;
             let asked = Asked { interval_us: rate.unwrap_or(0), reason: sure.reason.take(), ..asked };
@@ -153,11 +167,16 @@ async fn follow(live: &Live, made: &[ReplayMade]) -> Result<(), Failure> {
         let ours: Vec<&ReplayView> =
             all.iter().filter(|view| made.iter().any(|one| one.number == Some(view.number))).collect();
         bar.set_position(ours.iter().map(|view| view.succeeded + view.failed).sum());
-        if ours.iter().all(|view| view.ended.is_some()) {
+        if ours.iter().all(|view| view.ended.is_some() || view.waits.is_some()) {
             bar.finish_and_clear();
             for view in ours {
-                let how = if view.cancelled { "cancelled" } else { "done" };
-                eprintln!("replay {} is {how}: {} delivered, {} failed", view.number, view.succeeded, view.failed);
+                let how = match &view.waits {
+                    Some(words) => format!("waits: {words}"),
+                    None if view.cancelled => "cancelled".to_owned(),
+                    None => "done".to_owned(),
+                };
+                let (number, succeeded, failed) = (view.number, view.succeeded, view.failed);
+                eprintln!("replay {number}: {how}; {succeeded} {}, {failed} failed, {} gone", view.did(), view.gone());
             }
             return Ok(());
         }
@@ -171,12 +190,14 @@ fn replays(made: &[ReplayMade], done: &str) -> String {
     }
     let line = |one: &ReplayMade| {
         let number = one.number.map_or_else(String::new, |number| format!(" (replay {number})"));
-        match one.destination.as_str() {
-            "quarantine" => {
-                format!("{} update(s) in quarantine {done}: they are converted again{number}\n", one.matched)
+        let (count, name) = (one.matched, &one.destination);
+        let waits = one.waits.as_ref().map_or_else(String::new, |words| format!("; it waits: {words}"));
+        match one.state {
+            ListState::Quarantined => {
+                format!("{count} update(s) in quarantine {done}: they are converted again{number}\n")
             }
-            name if one.expired => format!("{} expired event(s) of {name} {done}{number}\n", one.matched),
-            name => format!("{} dead letter(s) of {name} {done}{number}\n", one.matched),
+            ListState::Expired => format!("{count} expired event(s) of {name} {done}{number}{waits}\n"),
+            _ => format!("{count} dead letter(s) of {name} {done}{number}{waits}\n"),
         }
     };
     made.iter().map(line).collect()
@@ -191,7 +212,7 @@ async fn discard(office: &mut Office, asked: Asked, sure: Sure, json: bool) -> R
         let words = format!("{} row(s) would be discarded for good", would.matched);
         agreed(format!("{words}; say --yes to do it"), &format!("{words}. Discard them?"))?;
     }
-    let done = office.discard(Asked { up_to: would.up_to, ..asked }).await?;
+    let done = office.discard(Asked { up_to: would.up_to, died_by_ms: would.died_by_ms, ..asked }).await?;
     print(json, &done, |done| format!("{} row(s) are discarded\n", done.matched))
 }
 
@@ -209,42 +230,42 @@ fn agreed(without_terminal: String, question: &str) -> Result<(), Failure> {
 /// Where changes are asked for.
 enum Office {
     Live(Live),
-    AtRest(AtRest),
+    AtRest(Box<AtRest>),
 }
 
 impl Office {
     async fn replay(&mut self, asked: Asked) -> Result<Vec<ReplayMade>, Failure> {
         match self {
             Self::Live(live) => post(live, "replays", &asked).await,
-            Self::AtRest(desk) => Ok(operator::replay(desk, asked).await?),
+            Self::AtRest(desk) => Ok(operator::replay(desk.as_mut(), asked).await?),
         }
     }
 
     async fn discard(&mut self, asked: Asked) -> Result<Discarded, Failure> {
         match self {
             Self::Live(live) => post(live, "discards", &asked).await,
-            Self::AtRest(desk) => Ok(operator::discard(desk, asked).await?),
+            Self::AtRest(desk) => Ok(operator::discard(desk.as_mut(), asked).await?),
         }
     }
 
     async fn cancel(&mut self, asked: CancelAsked) -> Result<ReplayView, Failure> {
         match self {
             Self::Live(live) => post(live, "cancellations", &asked).await,
-            Self::AtRest(desk) => Ok(operator::cancel(desk, asked).await?),
+            Self::AtRest(desk) => Ok(operator::cancel(desk.as_mut(), asked).await?),
         }
     }
 
     async fn pause(&mut self, asked: PauseAsked) -> Result<PauseMade, Failure> {
         match self {
             Self::Live(live) => post(live, "pauses", &asked).await,
-            Self::AtRest(desk) => Ok(operator::pause(desk, asked).await?),
+            Self::AtRest(desk) => Ok(operator::pause(desk.as_mut(), asked).await?),
         }
     }
 
     async fn resume(&mut self, asked: PauseAsked) -> Result<PauseMade, Failure> {
         match self {
             Self::Live(live) => post(live, "resumes", &asked).await,
-            Self::AtRest(desk) => Ok(operator::resume(desk, asked).await?),
+            Self::AtRest(desk) => Ok(operator::resume(desk.as_mut(), asked).await?),
         }
     }
 }
@@ -265,6 +286,8 @@ impl From<OperatorError> for Failure {
 /// An outbox that no service runs, as an operator's desk.
 struct AtRest {
     store: Store,
+    /// Loaded by the first change.
+    state: Option<State>,
     configured: Vec<String>,
 }
 
@@ -281,9 +304,9 @@ impl Desk for AtRest {
         ready(look(self.store.kv.as_ref()).map_err(|error| self.told(&error)))
     }
 
-    fn operate(&mut self, operation: Operation) -> impl Future<Output = Result<u64, OutboxError>> + Send {
+    fn operate(&mut self, operations: Vec<Operation>) -> impl Future<Output = Result<Vec<u64>, OutboxError>> + Send {
         let now = self.now();
-        ready(operate(&mut self.store, operation, now).map_err(|error| self.told(&error)))
+        ready(operate(&mut self.store, &mut self.state, operations, now).map_err(|error| self.told(&error)))
     }
 
     async fn withdraw(&mut self, _destination: &str, _seq: Seq) -> Result<Option<Result<(), String>>, OutboxError> {

@@ -35,16 +35,16 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
             };
             print(json, &stats, stats::render)
         }
-        Verb::List { selector, group: true, .. } => {
+        Verb::List { selector, limit, group: true } => {
             if selector.state.is_some_and(|state| !state.has_cause()) {
                 return Err(Failure::usage("--group: what is dead, expired or quarantined has a cause"));
             }
-            let selector = selector.selector(now).map_err(Failure::usage)?;
+            let selector = Selector { limit: Some(limit), ..selector.selector(now).map_err(Failure::usage)? };
             let found: Vec<GroupView> = match &access {
                 Access::Live(live) => live.get("/api/v1/groups", &selector).await?,
                 Access::Offline(store) => look(store, |kv| groups::groups(kv, &selector))?,
             };
-            print(json, &found, |found| render_groups(found, now))
+            print(json, &found, |found| render_groups(found, &selector, now))
         }
         Verb::List { selector, limit, group: false } => {
             let selector = Selector { limit: Some(limit), ..selector.selector(now).map_err(Failure::usage)? };
@@ -79,7 +79,7 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
         Verb::Replays => {
             let replays: Vec<ReplayView> = match &access {
                 Access::Live(live) => live.get("/api/v1/replays", &()).await?,
-                Access::Offline(store) => look(store, replay::all)?,
+                Access::Offline(store) => look(store, |kv| replay::all(kv, &[], now))?,
             };
             print(json, &replays, |replays| render_replays(replays, now))
         }
@@ -237,7 +237,7 @@ fn render_gaps(gaps: &[GapView], now: Moment) -> String {
         + "Only messages can be fetched back: button presses, reactions, edits and other events of a gap are gone.\n"
 }
 
-fn render_groups(groups: &[GroupView], now: Moment) -> String {
+fn render_groups(groups: &[GroupView], asked: &Selector, now: Moment) -> String {
     let Some(first) = groups.first() else { return "nothing matches\n".to_owned() };
     let mut shown = table(&["COUNT", "DESTINATION", "CAUSE", "OLDEST", "NEWEST", "EXAMPLE", "ITS ANSWER"]);
     for group in groups {
@@ -245,7 +245,7 @@ fn render_groups(groups: &[GroupView], now: Moment) -> String {
         shown.add_row([
             group.count.to_string(),
             group.destination.clone().unwrap_or_else(|| "-".to_owned()),
-            group.cause.clone(),
+            group.cause.clone().unwrap_or_else(|| "(other causes)".to_owned()),
             ago(Some(group.oldest), now),
             ago(Some(group.newest), now),
             format!("{id}{}", group.example),
@@ -253,24 +253,27 @@ fn render_groups(groups: &[GroupView], now: Moment) -> String {
         ]);
     }
     right(&mut shown, &[0]);
-    let destination = first.destination.as_ref().map_or_else(String::new, |name| format!(" --destination {name}"));
-    let state = if first.state == ListState::Dead { String::new() } else { format!(" --state {}", first.state.word()) };
-    let cause = first.cause.replace('\'', r"'\''");
+    let Some(cause) = &first.cause else { return text(&shown) };
+    // The rest of what was asked for stays: who acts on it means what is shown.
+    let (destination, state) = (first.destination.clone(), Some(first.state));
+    let words = Selector { destination, state, cause: None, ..asked.clone() }.words();
+    let cause = cause.replace('\'', r"'\''");
     text(&shown)
-        + &format!("\nthe first group again:  event-router outbox replay{destination}{state} --cause '{cause}'\n")
-        + &format!("or out for good:        event-router outbox discard{destination}{state} --cause '{cause}'\n")
+        + &format!("\nthe first group again:  event-router outbox replay{words} --cause '{cause}'\n")
+        + &format!("or out for good:        event-router outbox discard{words} --cause '{cause}'\n")
 }
 
 fn render_replays(replays: &[ReplayView], now: Moment) -> String {
     if replays.is_empty() {
         return "there was none, as far as is kept\n".to_owned();
     }
-    let mut shown = table(&["REPLAY", "OF", "WHAT", "ASKED FOR", "ROWS", "DELIVERED", "FAILED", "A SECOND", "STATE"]);
+    let mut shown =
+        table(&["REPLAY", "OF", "WHAT", "ASKED FOR", "ROWS", "DELIVERED", "FAILED", "GONE", "A SECOND", "STATE"]);
     for replay in replays {
         let state = match replay.ended {
             Some(At(at)) if replay.cancelled => format!("cancelled {} ago", span(at.age(now))),
             Some(At(at)) => format!("done {} ago", span(at.age(now))),
-            None => "under way".to_owned(),
+            None => replay.waits.clone().unwrap_or_else(|| "under way".to_owned()),
         };
         shown.add_row([
             replay.number.to_string(),
@@ -280,6 +283,7 @@ fn render_replays(replays: &[ReplayView], now: Moment) -> String {
             replay.matched.to_string(),
             replay.succeeded.to_string(),
             replay.failed.to_string(),
+            replay.gone().to_string(),
             replay.rate().map_or_else(
                 || "-".to_owned(),
                 |rate| format!("{rate:.3}").trim_end_matches('0').trim_end_matches('.').to_owned(),
@@ -287,7 +291,7 @@ fn render_replays(replays: &[ReplayView], now: Moment) -> String {
             state,
         ]);
     }
-    right(&mut shown, &[0, 4, 5, 6]);
+    right(&mut shown, &[0, 4, 5, 6, 7, 8]);
     text(&shown)
 }
 
@@ -298,7 +302,8 @@ fn render_audit(changes: &[AuditView], now: Moment) -> String {
     let mut shown = table(&["WHEN", "WHAT", "CHANGED", "WHY"]);
     for change in changes {
         let changed = change.changed.map_or_else(|| "not carried out to its end".to_owned(), |count| count.to_string());
-        let offline = if change.offline { " (offline)" } else { "" };
+        let numbers: Vec<String> = change.replays.iter().map(|number| format!(" (replay {number})")).collect();
+        let offline = numbers.concat() + if change.offline { " (offline)" } else { "" };
         shown.add_row([
             ago(Some(change.at), now),
             format!("{}{offline}", change.what),

@@ -63,11 +63,15 @@ pub(super) fn render(stats: &Stats) -> String {
     line(format!("also        {}", counts.map(|(name, count)| format!("{count} {name}")).join(", ")));
     for replay in &stats.replays {
         line(format!(
-            "replay      number {} of {}: {} rows, asked for {}",
+            "replay      number {} of {}: {} of {} rows {}, {} failed, asked for {}{}",
             replay.number,
             replay.destination,
+            replay.succeeded,
             replay.matched,
-            ago(Some(replay.at), now)
+            replay.did(),
+            replay.failed,
+            ago(Some(replay.at), now),
+            replay.waits.as_ref().map_or_else(String::new, |words| format!("; {words}"))
         ));
     }
     out.push('\n');

@@ -1,5 +1,5 @@
-//! What operators have changed: written down before it is done, with the time and their reason, and completed with what it
-//! came to. The latest ones are kept. Deliberately absent: doing it (`operations`), who asks (`operator`).
+//! What operators have changed: written down with it, or before it where it takes many commits, with the time and their
+//! reason. The latest ones are kept. Deliberately absent: doing it (`operations`), who asks (`operator`).
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ pub struct AuditView {
     pub offline: bool,
     /// How many rows or destinations it changed; null where it was not carried out to its end.
     pub changed: Option<u64>,
+    /// The replays that it made.
+    pub replays: Vec<u64>,
 }
 
 /// `outbox audit`: what operators have changed, the latest last.
@@ -40,8 +42,8 @@ pub fn all(kv: &dyn Kv) -> Result<Vec<AuditView>, KvError> {
     rows::pages(kv, b"a/", |key, value| {
         if let Some(number) = keys::last_number(key, keys::NUMBERED_LEN) {
             let record: AuditRecord = frame::parse(key, &frame::whole(kv, key, value)?)?;
-            let AuditRecord { at, what, reason, offline, changed } = record;
-            found.push(AuditView { number, at: At(at), what, reason, offline, changed });
+            let AuditRecord { at, what, reason, offline, changed, replays } = record;
+            found.push(AuditView { number, at: At(at), what, reason, offline, changed, replays });
         }
         Ok(true)
     })?;
@@ -50,15 +52,19 @@ pub fn all(kv: &dyn Kv) -> Result<Vec<AuditView>, KvError> {
 
 impl State {
     /// Writes down what is about to be changed; answers the number of the record.
-    pub(super) fn audit(&mut self, batch: &mut Batch, record: &AuditRecord) -> u64 {
+    ///
+    /// # Errors
+    /// When the oldest record cannot be read.
+    pub(super) fn audit(&mut self, kv: &dyn Kv, batch: &mut Batch, record: &AuditRecord) -> Result<u64, KvError> {
         let number = self.head.next_audit;
         self.head.next_audit = number + 1;
         self.dirty.head = true;
         frame::put(batch, keys::audit(number), record);
-        if let Some(old) = number.checked_sub(KEPT) {
-            batch.delete(keys::audit(old));
+        let old = keys::audit(number.saturating_sub(KEPT));
+        if let Some(value) = batch.row(kv, &old)? {
+            frame::delete(batch, &old, &value);
         }
-        number
+        Ok(number)
     }
 }
 

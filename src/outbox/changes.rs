@@ -21,13 +21,14 @@ pub(super) enum Replayed {
     Over(Moment),
 }
 
-/// Does one change; answers what it means for which replay.
+/// Does one change; answers what it means for which replay. `replay` is the last one that was made.
 pub(super) fn apply(
     kv: &dyn Kv,
     batch: &mut Batch,
     id: DestinationId,
     record: &mut DestinationRecord,
     change: Change,
+    replay: u64,
 ) -> Result<Option<(u64, Replayed)>, KvError> {
     match change {
         Change::Delivered { seq, from, tried } => {
@@ -42,7 +43,7 @@ pub(super) fn apply(
             leave(kv, batch, id, record, event.seq, from)?;
             batch.delete(keys::history(id, event.seq));
             let dead =
-                DeadRecord { seq: event.seq, at, death, history, replay: 0, event: log::record_of(&event, vec![id]) };
+                DeadRecord { seq: event.seq, at, death, history, replay, event: log::record_of(&event, vec![id]) };
             frame::add(batch, keys::dead(id, event.seq), &dead);
         }
         Change::Tried { seq, history } => frame::put(batch, keys::history(id, seq), &history),
@@ -57,7 +58,7 @@ pub(super) fn apply(
             batch.delete(keys::history(id, seq));
             if from == Place::Log || log::one(kv, seq)?.is_some() {
                 let what = Mark::Discarded { was: "pending".to_owned() };
-                frame::put(batch, keys::mark(id, seq), &MarkRecord { at, what });
+                frame::put(batch, keys::mark(id, seq), &MarkRecord { at, replay, what });
             }
         }
         Change::Expired { event, from, at } => {
@@ -65,12 +66,12 @@ pub(super) fn apply(
             batch.delete(keys::history(id, event.seq));
             if from == Place::Log {
                 record.expired += 1;
-                frame::put(batch, keys::mark(id, event.seq), &MarkRecord { at, what: Mark::Expired });
+                frame::put(batch, keys::mark(id, event.seq), &MarkRecord { at, replay, what: Mark::Expired });
             } else {
                 // The log may delete it soon: retention counts from when it went aside.
                 record.dead += 1;
                 let (seq, death, history) = (event.seq, Death::TooOld, History::default());
-                let dead = DeadRecord { seq, at, death, history, replay: 0, event: log::record_of(&event, vec![id]) };
+                let dead = DeadRecord { seq, at, death, history, replay, event: log::record_of(&event, vec![id]) };
                 frame::add(batch, keys::dead(id, seq), &dead);
             }
         }

@@ -12,7 +12,7 @@ use super::operator::Asked;
 use super::replay::{self, Plan};
 use super::requests::Operation;
 use super::rows;
-use super::views::{DeliveryState, ListState, Selector};
+use super::views::{ListState, Selector};
 use crate::domain::ids::Seq;
 
 /// What a request takes.
@@ -48,15 +48,18 @@ pub fn plan(kv: &dyn Kv, asked: &Asked) -> Result<DiscardPlan, KvError> {
             .extend(replay::plan(kv, &Asked { selector, ..asked.clone() })?.into_iter().filter(|rows| rows.expired));
     }
     let Some(id) = asked.id.as_deref().filter(|_| wants(ListState::Pending)) else { return Ok(plan) };
-    let Some(row) = lookup::show(kv, id)?.map(|shown| shown.row) else { return Ok(plan) };
-    let (Some(seq), books) = (row.seq.map(Seq), Books::read(kv)?) else { return Ok(plan) };
-    let wanted = asked.selector.destination.as_ref();
-    for view in row.deliveries.into_iter().filter(|view| view.state == DeliveryState::Pending) {
-        if let Some(id) = books.names.id_of(&view.destination)
-            && wanted.is_none_or(|wanted| *wanted == view.destination)
-        {
-            plan.pending.push((id, view.destination, seq));
-        }
+    let Some(seq) = lookup::show(kv, id)?.and_then(|shown| shown.row.seq) else { return Ok(plan) };
+    let asked = &asked.selector;
+    let outside = asked.from_seq.is_some_and(|from| seq < from) || asked.to_seq.is_some_and(|to| seq > to);
+    // What is pending has no cause.
+    if outside || asked.cause.is_some() {
+        return Ok(plan);
+    }
+    let state = Some(ListState::Pending);
+    let this = Selector { state, from_seq: Some(seq), to_seq: Some(seq), limit: Some(1), ..asked.clone() };
+    let books = Books::read(kv)?;
+    for view in lookup::list(kv, &this)?.into_iter().flat_map(|row| row.deliveries) {
+        plan.pending.extend(books.names.id_of(&view.destination).map(|id| (id, view.destination, Seq(seq))));
     }
     Ok(plan)
 }
@@ -65,10 +68,14 @@ pub fn plan(kv: &dyn Kv, asked: &Asked) -> Result<DiscardPlan, KvError> {
 ///
 /// # Errors
 /// Words that say what is wrong.
-pub fn detached<'a>(configured: &[String], asked: Option<&'a str>) -> Result<&'a str, String> {
+pub fn detached<'a>(configured: &[String], asked: &'a Selector) -> Result<&'a str, String> {
     let words =
-        "--state pending takes one event by its ID, or all of a detached destination: name it with --destination";
-    let name = asked.ok_or(words)?;
+        "--state pending takes one event by its ID, or all of a detached destination: name it with --destination alone";
+    let name = asked.destination.as_deref().ok_or(words)?;
+    let (destination, state) = (asked.destination.clone(), asked.state);
+    if *asked != (Selector { destination, state, ..Selector::default() }) {
+        return Err(words.to_owned());
+    }
     if configured.is_empty() {
         return Err(format!("the configuration names no destination, so nobody can tell whether {name} is detached"));
     }
@@ -95,8 +102,8 @@ pub fn page(kv: &dyn Kv, plan: &Plan, from: u64) -> Result<Option<(Operation, u6
         return Ok(found.last().map(|last| last + 1).map(|next| (Operation::DiscardQuarantined(found), next)));
     }
     if plan.expired {
-        rows::expired(kv, plan.destination, Seq(from), |logged, _| {
-            if filter.takes_expired(logged.queued.seq, &log::event_record(logged)) {
+        rows::expired(kv, plan.destination, Seq(from), |logged, mark| {
+            if filter.takes_expired(logged.queued.seq, &log::event_record(logged), mark.at) {
                 found.push(logged.queued.seq.0);
             }
             Ok(found.len() < AT_ONCE)

@@ -27,6 +27,8 @@ pub struct Filter {
     pub since: Option<Moment>,
     /// Received no later.
     pub until: Option<Moment>,
+    /// Dead or expired by then: what an operator has seen.
+    pub died_by: Option<Moment>,
     /// For this cause, in the words that groups have.
     pub cause: Option<String>,
 }
@@ -48,13 +50,13 @@ impl Filter {
     /// Whether a dead letter is meant.
     #[must_use]
     pub fn takes_dead(&self, dead: &DeadRecord<'_>) -> bool {
-        self.takes(dead.seq, &dead.event) && self.is_caused_by(|| dead.death.cause())
+        self.takes(dead.seq, &dead.event) && self.died_by(dead.at) && self.is_caused_by(|| dead.death.cause())
     }
 
-    /// Whether an expired event is meant.
+    /// Whether an event that has expired at this moment is meant.
     #[must_use]
-    pub fn takes_expired(&self, seq: Seq, event: &EventRecord<'_>) -> bool {
-        self.takes(seq, event) && self.is_caused_by(|| Death::TooOld.cause())
+    pub fn takes_expired(&self, seq: Seq, event: &EventRecord<'_>, at: Moment) -> bool {
+        self.takes(seq, event) && self.died_by(at) && self.is_caused_by(|| Death::TooOld.cause())
     }
 
     /// Whether an update in quarantine is meant; `from` and `to` are its number. It has no type, peer or user.
@@ -69,6 +71,10 @@ impl Filter {
             && self.since.is_none_or(|since| record.at >= since)
             && self.until.is_none_or(|until| record.at <= until)
             && self.is_caused_by(|| record.reason.clone())
+    }
+
+    fn died_by(&self, at: Moment) -> bool {
+        self.died_by.is_none_or(|last| at <= last)
     }
 
     fn is_caused_by(&self, cause: impl FnOnce() -> String) -> bool {

@@ -17,10 +17,8 @@ use crate::domain::delivery::Death;
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
 
-/// How many groups are told apart; what comes on top is counted in one.
+/// How many groups are told apart; what comes on top is counted together.
 const GROUPS: usize = 1000;
-/// What that one is called.
-const REST: &str = "(other causes)";
 
 /// What has one cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +27,8 @@ pub struct GroupView {
     pub destination: Option<String>,
     /// What became of them: `dead`, `expired` or `quarantined`.
     pub state: ListState,
-    /// The cause, as `--cause` takes it.
-    pub cause: String,
+    /// The cause, as `--cause` takes it; null for all that is beyond the first thousand of causes.
+    pub cause: Option<String>,
     /// How many they are.
     pub count: u64,
     /// When the first of them was received.
@@ -52,7 +50,7 @@ pub fn groups(kv: &dyn Kv, selector: &Selector) -> Result<Vec<GroupView>, KvErro
     let names: Names = load(kv, keys::NAMES)?.unwrap_or_default();
     let mut found = Found::default();
     let state = selector.state.unwrap_or(ListState::Dead);
-    if state == ListState::Quarantined {
+    if state == ListState::Quarantined && selector.destination.is_none() {
         rows::quarantined(kv, filter.from.unwrap_or_default().0, |number, record| {
             if filter.takes_quarantined(number, &record) {
                 found.add(None, state, record.reason, record.at, number, None);
@@ -73,9 +71,9 @@ pub fn groups(kv: &dyn Kv, selector: &Selector) -> Result<Vec<GroupView>, KvErro
                 }
                 Ok(true)
             })?,
-            ListState::Expired => rows::expired(kv, id, Seq(0), |logged, _| {
+            ListState::Expired => rows::expired(kv, id, Seq(0), |logged, mark| {
                 let (seq, event) = (logged.queued.seq, log::event_record(logged));
-                if filter.takes_expired(seq, &event) {
+                if filter.takes_expired(seq, &event, mark.at) {
                     found.add(Some(&name), state, Death::TooOld.cause(), event.received_at, seq.0, None);
                 }
                 Ok(true)
@@ -85,11 +83,12 @@ pub fn groups(kv: &dyn Kv, selector: &Selector) -> Result<Vec<GroupView>, KvErro
     }
     let mut groups: Vec<GroupView> = found.0.into_values().collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+    groups.truncate(selector.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
     Ok(groups)
 }
 
 #[derive(Default)]
-struct Found(BTreeMap<(Option<String>, String), GroupView>);
+struct Found(BTreeMap<(Option<String>, Option<String>), GroupView>);
 
 impl Found {
     fn add(
@@ -101,9 +100,9 @@ impl Found {
         example: u64,
         excerpt: Option<String>,
     ) {
-        let mut key = (destination.cloned(), cause);
+        let mut key = (destination.cloned(), Some(cause));
         if self.0.len() >= GROUPS && !self.0.contains_key(&key) {
-            key.1 = REST.to_owned();
+            key.1 = None;
         }
         let (at, cause) = (At(at), key.1.clone());
         let group = self.0.entry(key).or_insert_with(|| GroupView {

@@ -51,7 +51,7 @@ pub struct Outbox {
     pub(super) shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
     pub(super) head: watch::Receiver<Seq>,
-    replays: watch::Receiver<()>,
+    replays: watch::Receiver<u64>,
     gaps: watch::Receiver<u64>,
     pauses: watch::Receiver<Pauses>,
     relief: watch::Receiver<Seq>,
@@ -100,7 +100,7 @@ impl Outbox {
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (head_sender, head) = watch::channel(state.head.next);
         let (relief_sender, relief) = watch::channel(Seq(0));
-        let (replays_sender, replays) = watch::channel(());
+        let (replays_sender, replays) = watch::channel(0);
         let (gaps_sender, gaps) = watch::channel(state.head.next_gap);
         let (pauses_sender, pauses) = watch::channel(state.pauses());
         let (failed_sender, failed) = watch::channel(None);
@@ -170,9 +170,9 @@ impl Outbox {
         self.head.clone()
     }
 
-    /// Tells when a replay may have been asked for, or cancelled.
+    /// Tells when a replay has been asked for or cancelled, and how many times dead letters were discarded.
     #[must_use]
-    pub fn watch_replays(&self) -> watch::Receiver<()> {
+    pub fn watch_replays(&self) -> watch::Receiver<u64> {
         self.replays.clone()
     }
 
@@ -258,12 +258,13 @@ impl Outbox {
         Ok(())
     }
 
-    /// Does what an operator asks for; answers how many rows, or destinations, it changed.
+    /// Does what an operator asks for, in one commit; answers for each how many rows, or destinations, it changed, or the number
+    /// of what it made.
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub async fn operate(&self, operation: Operation) -> Result<u64, OutboxError> {
-        self.answered(|reply| Request::Operate(operation, reply)).await
+    pub async fn operate(&self, operations: Vec<Operation>) -> Result<Vec<u64>, OutboxError> {
+        self.answered(|reply| Request::Operate(operations, reply)).await
     }
 
     /// Asks the writer and waits until what was asked for is durable.

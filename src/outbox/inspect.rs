@@ -95,7 +95,7 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
         checkpoints.push(CheckpointView { group_id, ts: record.ts.as_str().to_owned(), committed: At(record.at) });
         Ok(true)
     })?;
-    let replays = replay::all(kv)?.into_iter().filter(|view| view.ended.is_none());
+    let replays = replay::all(kv, &[], now)?.into_iter().filter(|view| view.ended.is_none());
     let mut destinations = Vec::new();
     for (id, (record, cursor)) in &books.destinations {
         destinations.push(destination(kv, &books, *id, record, cursor, now)?);

@@ -17,6 +17,7 @@ use super::rows;
 use super::views::{
     At, AttemptView, DeliveryState, DeliveryView, DestinationState, Exported, ListState, Row, Selector, Shown, Stats,
 };
+use crate::domain::delivery::Death;
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
 
@@ -155,11 +156,9 @@ impl Looker<'_> {
         let event = log::event_record(logged);
         let seq = logged.queued.seq;
         let filter = filter(selector, None);
-        let taken = match selector.state {
-            Some(ListState::Expired) => filter.takes_expired(seq, &event),
-            _ => filter.takes(seq, &event),
-        };
-        if !taken {
+        // All that has expired has one cause.
+        let caused = filter.cause.as_ref().is_none_or(|cause| *cause == Death::TooOld.cause());
+        if !caused || !filter.takes(seq, &event) {
             return Ok(None);
         }
         let mut deliveries = Vec::new();
@@ -190,11 +189,11 @@ impl Looker<'_> {
         }
         let mark: Option<MarkRecord> = load(self.kv, &keys::mark(id, seq))?;
         Ok(match mark {
-            Some(MarkRecord { at, what: Mark::Discarded { was } }) => {
+            Some(MarkRecord { at, what: Mark::Discarded { was }, .. }) => {
                 let reason = format!("by an operator at {}; it was {was}", at.rfc3339());
                 self.view(id, DeliveryState::Discarded, Some(reason), History::default())
             }
-            Some(MarkRecord { at, what: Mark::Expired }) => {
+            Some(MarkRecord { at, what: Mark::Expired, .. }) => {
                 let reason = format!("older than max_age at {}", at.rfc3339());
                 self.view(id, DeliveryState::Expired, Some(reason), History::default())
             }
@@ -362,6 +361,7 @@ pub fn filter(selector: &Selector, event_id: Option<String>) -> Filter {
         user: selector.user,
         since: selector.since_ms.map(Moment),
         until: selector.until_ms.map(Moment),
+        died_by: None,
         cause: selector.cause.clone(),
     }
 }

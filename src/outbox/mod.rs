@@ -79,9 +79,11 @@
 //!   hold slack. Keys are copied in order, in slices between commits; what is written meanwhile below the position goes to
 //!   both; it is synced as it grows, and at its end; then `CURRENT` is renamed.
 //! - **Repeats** are dropped by (community, event id) among the last 10,000 events, read from the log's end when opening.
-//! - **A dead letter** has its event with it; its chunk may go. A replay tries those below `up_to` whose `replay` is less
-//!   than its own number; a success deletes the row, a refusal writes the replay's number into it. A replay of quarantine goes
-//!   on from `order.filter.from`. The latest hundred replays that are over are kept.
+//! - **A dead letter** has its event with it; its chunk may go. It carries the number of the last replay that was
+//!   made before it died: a replay tries those with a number less than its own, so that what was pending when it was made is
+//!   not meant, whatever the clock says. A success deletes the row, a refusal writes the replay's number into it. An expired
+//!   event's mark has such a number, too. A replay of quarantine goes on from `order.filter.from`. The latest hundred replays
+//!   that are over are kept.
 //! - **One writer thread** makes one batch of what has queued up, `flush()`, `fdatasync`, then answers. A failed commit ends
 //!   all writing. Readers see only what is durable.
 //!

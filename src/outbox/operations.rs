@@ -13,7 +13,7 @@ use super::keys::{self, DestinationId};
 use super::kv::{Batch, Kv, KvError};
 use super::log;
 use super::open::Store;
-use super::records::{DeadRecord, Ended, Mark, MarkRecord, PauseRecord, lane_of};
+use super::records::{AuditRecord, DeadRecord, Ended, Mark, MarkRecord, PauseRecord, lane_of};
 use super::requests::{Change, Operation, Place};
 use super::rows;
 use super::state::State;
@@ -24,21 +24,30 @@ use crate::domain::time::Moment;
 /// How many rows one commit discards at most.
 pub const AT_ONCE: usize = 256;
 
-/// Does what an operator asks for in an outbox that no service runs; answers how many rows, or destinations, it changed, or
-/// the number of what it made.
+/// Does what an operator asks for in an outbox that no service runs, as [`State::operate`] does. `state` is loaded when there is
+/// none yet.
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub fn operate(store: &mut Store, operation: Operation, now: Moment) -> Result<u64, KvError> {
-    let mut state = State::load(store.kv.as_ref(), Duration::ZERO)?;
+pub fn operate(
+    store: &mut Store,
+    state: &mut Option<State>,
+    operations: Vec<Operation>,
+    now: Moment,
+) -> Result<Vec<u64>, KvError> {
+    let state = match state {
+        Some(state) => state,
+        None => state.insert(State::load(store.kv.as_ref(), Duration::ZERO)?),
+    };
     let mut batch = Batch::default();
-    let count = state.operate(store.kv.as_ref(), &mut batch, operation, now)?;
-    store.commit(&mut state, batch)?;
-    Ok(count)
+    let done = state.operate(store.kv.as_ref(), &mut batch, operations, now)?;
+    store.commit(state, batch)?;
+    Ok(done)
 }
 
 impl State {
-    /// Does it; answers how many rows, or destinations, it changed, or the number of what it made.
+    /// Does what an operator asks for, in one batch; answers for each how many rows, or destinations, it changed, or the number
+    /// of what it made.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -46,13 +55,37 @@ impl State {
         &mut self,
         kv: &dyn Kv,
         batch: &mut Batch,
-        operation: Operation,
+        operations: Vec<Operation>,
         now: Moment,
-    ) -> Result<u64, KvError> {
+    ) -> Result<Vec<u64>, KvError> {
+        let (mut done, mut changed, mut replays) = (Vec::new(), None, Vec::new());
+        for operation in operations {
+            done.push(match operation {
+                Operation::Audit(record) => {
+                    let changed = record.changed.or(changed.take());
+                    self.audit(kv, batch, &AuditRecord { changed, replays: std::mem::take(&mut replays), ..record })?
+                }
+                Operation::Replay(order) => {
+                    *changed.get_or_insert(0) += order.matched;
+                    let number = self.replay(order, now);
+                    replays.push(number);
+                    number
+                }
+                other => {
+                    let count = self.one(kv, batch, other, now)?;
+                    *changed.get_or_insert(0) += count;
+                    count
+                }
+            });
+        }
+        Ok(done)
+    }
+
+    fn one(&mut self, kv: &dyn Kv, batch: &mut Batch, operation: Operation, now: Moment) -> Result<u64, KvError> {
         match operation {
-            Operation::Audit(record) => Ok(self.audit(batch, &record)),
             Operation::Audited(number, changed) => complete(kv, batch, number, changed),
-            Operation::Replay(order) => Ok(self.replay(order, now)),
+            // Made above.
+            Operation::Audit(_) | Operation::Replay(_) => Ok(0),
             Operation::CancelReplay(number) => {
                 Ok(u64::from(self.end_replay(number, Ended { at: now, cancelled: true })))
             }
@@ -91,7 +124,11 @@ impl State {
             };
             record.discarded += 1;
             if *seq >= self.head.tail {
-                frame::put(batch, keys::mark(id, *seq), &MarkRecord { at: now, what: Mark::Discarded { was } });
+                frame::put(
+                    batch,
+                    keys::mark(id, *seq),
+                    &MarkRecord { at: now, replay: 0, what: Mark::Discarded { was } },
+                );
             }
             count += 1;
         }
@@ -128,7 +165,7 @@ impl State {
             None => return Ok(0),
         };
         record.cursor = cursor.record();
-        apply(kv, batch, id, record, Change::Discarded { seq, from, at })?;
+        apply(kv, batch, id, record, Change::Discarded { seq, from, at }, 0)?;
         self.dirty.destinations.insert(id);
         Ok(1)
     }
@@ -157,7 +194,7 @@ impl State {
                 // Another operator's, in this very commit.
                 continue;
             }
-            apply(kv, batch, id, record, Change::Discarded { seq, from: Place::Aside(lane), at })?;
+            apply(kv, batch, id, record, Change::Discarded { seq, from: Place::Aside(lane), at }, 0)?;
             count += 1;
         }
         let mut cursor = Cursor::stored(id, &record.cursor)?;
@@ -166,7 +203,7 @@ impl State {
             for chunk in log::read(kv, from, next, READ_BYTES)? {
                 for seq in waiting(&chunk, &cursor, id).map(|logged| logged.queued.seq).collect::<Vec<_>>() {
                     cursor.pass(seq);
-                    apply(kv, batch, id, record, Change::Discarded { seq, from: Place::Log, at })?;
+                    apply(kv, batch, id, record, Change::Discarded { seq, from: Place::Log, at }, 0)?;
                     count += 1;
                 }
                 cursor.looked(chunk.end());

@@ -10,15 +10,20 @@ use serde::{Deserialize, Serialize};
 use super::discard::{self, detached};
 use super::error::OutboxError;
 use super::inspect;
-use super::keys::{self, DestinationId};
+use super::keys::DestinationId;
 use super::kv::{Kv, KvError};
 use super::pauses::{PauseAsked, PauseMade, PauseView};
 use super::records::AuditRecord;
-use super::replay::{self, ReplayView};
+use super::replay::{self, Plan, ReplayView};
 use super::requests::Operation;
 use super::views::{ListState, Selector};
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
+
+/// The longest time between two first attempts: a thousand seconds.
+const MAX_INTERVAL_US: u64 = 1_000_000_000;
+/// How long a reason may be.
+const REASON_CHARS: usize = 500;
 
 /// What is looked up in what is durable.
 pub type Look<T> = Box<dyn Fn(&dyn Kv) -> Result<T, KvError> + Send>;
@@ -31,8 +36,8 @@ pub trait Desk: Send {
     /// Looks at what is durable.
     fn look<T: Send + 'static>(&mut self, look: Look<T>) -> impl Future<Output = Result<T, OutboxError>> + Send;
 
-    /// Changes it durably.
-    fn operate(&mut self, operation: Operation) -> impl Future<Output = Result<u64, OutboxError>> + Send;
+    /// Changes it durably, in one commit.
+    fn operate(&mut self, operations: Vec<Operation>) -> impl Future<Output = Result<Vec<u64>, OutboxError>> + Send;
 
     /// Has the worker of a destination take out a pending event; nothing where there is no worker. Where it cannot, it says
     /// why in words.
@@ -62,6 +67,9 @@ pub struct Asked {
     /// Of the quarantine nothing from this number on, as an earlier dry run has said.
     #[serde(default)]
     pub up_to: Option<u64>,
+    /// Nothing that died or expired later, as an earlier dry run has said (milliseconds since the epoch).
+    #[serde(default)]
+    pub died_by_ms: Option<i64>,
     /// Of a replay: the least time between two first attempts, in microseconds; 0 where nothing holds it back.
     #[serde(default)]
     pub interval_us: u64,
@@ -87,15 +95,16 @@ impl Asked {
 /// What a replay will do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReplayMade {
-    /// The destination.
+    /// The destination, or `quarantine`.
     pub destination: String,
-    /// How many dead letters, or expired events, it takes.
+    /// `dead`, `expired` or `quarantined`: what it takes.
+    pub state: ListState,
+    /// How many rows it takes.
     pub matched: u64,
-    /// Whether they are expired events.
-    #[serde(default)]
-    pub expired: bool,
     /// Its number; null in a dry run.
     pub number: Option<u64>,
+    /// What it waits for, in words; null where nothing is in its way.
+    pub waits: Option<String>,
 }
 
 /// A replay is to be ended before all of it is done.
@@ -116,8 +125,10 @@ pub struct Discarded {
     pub matched: u64,
     /// Whether they are gone.
     pub done: bool,
-    /// Nothing from this number on was looked at.
+    /// Of the quarantine nothing from this number on was looked at.
     pub up_to: Option<u64>,
+    /// Nothing that died or expired later was looked at.
+    pub died_by_ms: Option<i64>,
 }
 
 /// Why a change was not made.
@@ -139,24 +150,20 @@ pub enum OperatorError {
 /// # Errors
 /// When the outbox takes or gives nothing.
 pub async fn replay(desk: &mut impl Desk, asked: Asked) -> Result<Vec<ReplayMade>, OperatorError> {
+    known(desk, &asked.selector).await?;
     let look = asked.clone();
     let plans = desk.look(Box::new(move |kv: &dyn Kv| replay::plan(kv, &look))).await?;
-    if asked.interval_us > 0 && plans.iter().any(|plan| plan.destination == keys::QUARANTINE) {
-        let words =
-            "what is in quarantine is only converted: its events go out like any other, --rate holds nothing back";
-        return Err(OperatorError::Refused(words.to_owned()));
-    }
     if asked.dry_run || plans.is_empty() {
         return Ok(plans.iter().map(|plan| plan.made(None)).collect());
     }
-    let change = begin(desk, asked.words("replay"), asked.reason.clone()).await?;
-    let mut made = Vec::new();
-    for plan in &plans {
-        let number = desk.operate(Operation::Replay(plan.order(asked.interval_us))).await?;
-        made.push(plan.made(Some(number)));
-    }
-    change.end(desk, made.iter().map(|one| one.matched).sum()).await?;
-    Ok(made)
+    let interval = asked.interval_us.min(MAX_INTERVAL_US);
+    let mut operations: Vec<Operation> = plans.iter().map(|plan| Operation::Replay(plan.order(interval))).collect();
+    operations.push(audit(desk, asked.words("replay"), asked.reason));
+    let numbers = desk.operate(operations).await?;
+    let views = views(desk).await?;
+    let waits = |number| views.iter().find(|view| view.number == number).and_then(|view| view.waits.clone());
+    let made = |(plan, number): (&Plan, &u64)| ReplayMade { waits: waits(*number), ..plan.made(Some(*number)) };
+    Ok(plans.iter().zip(&numbers).map(made).collect())
 }
 
 /// Ends a replay before all of it is done: what of it is in flight is settled still, the rest stays as it is.
@@ -169,15 +176,19 @@ pub async fn cancel(desk: &mut impl Desk, asked: CancelAsked) -> Result<ReplayVi
     if known.ended.is_some() {
         return Err(OperatorError::Refused(format!("replay {number} is over")));
     }
-    let change = begin(desk, format!("cancel {number}"), asked.reason).await?;
-    let ended = desk.operate(Operation::CancelReplay(number)).await?;
-    change.end(desk, ended).await?;
+    let audit = audit(desk, format!("cancel {number}"), asked.reason);
+    desk.operate(vec![Operation::CancelReplay(number), audit]).await?;
     find(desk, number).await
 }
 
 async fn find(desk: &mut impl Desk, number: u64) -> Result<ReplayView, OperatorError> {
-    let known = desk.look(Box::new(replay::all)).await?.into_iter().find(|view| view.number == number);
+    let known = views(desk).await?.into_iter().find(|view| view.number == number);
     known.ok_or_else(|| OperatorError::Unknown(format!("there is no replay {number}; `outbox replays` lists them")))
+}
+
+async fn views(desk: &mut impl Desk) -> Result<Vec<ReplayView>, OutboxError> {
+    let (configured, now) = (desk.configured(), desk.now());
+    desk.look(Box::new(move |kv: &dyn Kv| replay::all(kv, &configured, now))).await
 }
 
 /// Takes rows out for good.
@@ -185,9 +196,12 @@ async fn find(desk: &mut impl Desk, number: u64) -> Result<ReplayView, OperatorE
 /// # Errors
 /// When some of it cannot be done: what, in words, and how many rows are gone.
 pub async fn discard(desk: &mut impl Desk, asked: Asked) -> Result<Discarded, OperatorError> {
+    known(desk, &asked.selector).await?;
     if asked.id.is_none() && asked.selector.state == Some(ListState::Pending) {
         return discard_detached(desk, &asked).await;
     }
+    let died_by_ms = Some(asked.died_by_ms.unwrap_or(desk.now().0));
+    let asked = Asked { died_by_ms, ..asked };
     let look = asked.clone();
     let look = move |kv: &dyn Kv| {
         let end = look.up_to.map_or_else(|| replay::quarantine_end(kv), Ok)?;
@@ -195,7 +209,7 @@ pub async fn discard(desk: &mut impl Desk, asked: Asked) -> Result<Discarded, Op
     };
     let (end, plan) = desk.look(Box::new(look)).await?;
     if asked.dry_run || plan.matched() == 0 {
-        return Ok(Discarded { matched: plan.matched(), done: !asked.dry_run, up_to: Some(end) });
+        return Ok(Discarded { matched: plan.matched(), done: !asked.dry_run, up_to: Some(end), died_by_ms });
     }
     let change = begin(desk, asked.words("discard"), asked.reason.clone()).await?;
     let mut matched = 0;
@@ -209,7 +223,7 @@ pub async fn discard(desk: &mut impl Desk, asked: Asked) -> Result<Discarded, Op
                 break;
             };
             from = next;
-            matched += desk.operate(operation).await?;
+            matched += one(desk, operation).await?;
         }
     }
     let mut refused = Vec::new();
@@ -217,12 +231,12 @@ pub async fn discard(desk: &mut impl Desk, asked: Asked) -> Result<Discarded, Op
         match desk.withdraw(&name, seq).await? {
             Some(Ok(())) => matched += 1,
             Some(Err(words)) => refused.push(format!("{name}: {words}")),
-            None => matched += desk.operate(Operation::DiscardPending(id, seq)).await?,
+            None => matched += one(desk, Operation::DiscardPending(id, seq)).await?,
         }
     }
     change.end(desk, matched).await?;
     match refused.is_empty() {
-        true => Ok(Discarded { matched, done: true, up_to: Some(end) }),
+        true => Ok(Discarded { matched, done: true, up_to: Some(end), died_by_ms }),
         false => Err(OperatorError::Refused(format!("{matched} row(s) are discarded, but {}", refused.join("; ")))),
     }
 }
@@ -230,24 +244,24 @@ pub async fn discard(desk: &mut impl Desk, asked: Asked) -> Result<Discarded, Op
 /// Everything that is pending for a destination that the configuration does not have.
 async fn discard_detached(desk: &mut impl Desk, asked: &Asked) -> Result<Discarded, OperatorError> {
     let configured = desk.configured();
-    let name = detached(&configured, asked.selector.destination.as_deref()).map_err(OperatorError::Refused)?;
+    let name = detached(&configured, &asked.selector).map_err(OperatorError::Refused)?;
     let id = destination(desk, name).await?;
     let now = desk.now();
     let stats = desk.look(Box::new(move |kv: &dyn Kv| inspect::stats(kv, "", now))).await?;
     let pending = stats.destinations.iter().find(|view| view.name == name).map_or(0, |view| view.pending);
     if asked.dry_run || pending == 0 {
-        return Ok(Discarded { matched: pending, done: !asked.dry_run, up_to: None });
+        return Ok(Discarded { matched: pending, done: !asked.dry_run, ..Discarded::default() });
     }
     let change = begin(desk, asked.words("discard"), asked.reason.clone()).await?;
     let mut matched = 0;
     loop {
-        match desk.operate(Operation::DiscardDetached(id)).await? {
+        match one(desk, Operation::DiscardDetached(id)).await? {
             0 => break,
             count => matched += count,
         }
     }
     change.end(desk, matched).await?;
-    Ok(Discarded { matched, done: true, up_to: None })
+    Ok(Discarded { matched, done: true, ..Discarded::default() })
 }
 
 /// Nothing is sent to a destination until its pause ends.
@@ -258,9 +272,8 @@ pub async fn pause(desk: &mut impl Desk, asked: PauseAsked) -> Result<PauseMade,
     let id = destination(desk, &asked.destination).await?;
     let record = asked.record(desk.now());
     let pause = Some(PauseView::of(&record));
-    let change = begin(desk, asked.words(), asked.reason).await?;
-    let changed = desk.operate(Operation::Pause(id, record)).await?;
-    change.end(desk, changed).await?;
+    let audit = audit(desk, asked.words(), asked.reason);
+    desk.operate(vec![Operation::Pause(id, record), audit]).await?;
     Ok(PauseMade { destination: asked.destination, pause })
 }
 
@@ -270,9 +283,8 @@ pub async fn pause(desk: &mut impl Desk, asked: PauseAsked) -> Result<PauseMade,
 /// When there is no such destination.
 pub async fn resume(desk: &mut impl Desk, asked: PauseAsked) -> Result<PauseMade, OperatorError> {
     let id = destination(desk, &asked.destination).await?;
-    let change = begin(desk, format!("resume {}", asked.destination), asked.reason).await?;
-    let changed = desk.operate(Operation::Resume(id)).await?;
-    change.end(desk, changed).await?;
+    let audit = audit(desk, format!("resume {}", asked.destination), asked.reason);
+    desk.operate(vec![Operation::Resume(id), audit]).await?;
     Ok(PauseMade { destination: asked.destination, pause: None })
 }
 
@@ -285,25 +297,41 @@ pub async fn destination(desk: &mut impl Desk, name: &str) -> Result<Destination
     desk.look(Box::new(move |kv: &dyn Kv| inspect::destination_id(kv, &name))).await?.map_err(OperatorError::Unknown)
 }
 
-/// A change that is written down and under way.
-struct Begun {
-    number: u64,
-    what: String,
-    reason: Option<String>,
+/// A selector that names a destination names one that there is.
+async fn known(desk: &mut impl Desk, selector: &Selector) -> Result<(), OperatorError> {
+    match &selector.destination {
+        Some(name) => destination(desk, name).await.map(drop),
+        None => Ok(()),
+    }
 }
 
-async fn begin<D: Desk>(desk: &mut D, what: String, reason: Option<String>) -> Result<Begun, OutboxError> {
-    let (at, reason) = (desk.now(), reason.filter(|words| !words.trim().is_empty()));
-    let record = AuditRecord { at, what: what.clone(), reason: reason.clone(), offline: D::OFFLINE, changed: None };
-    let number = desk.operate(Operation::Audit(record)).await?;
-    Ok(Begun { number, what, reason })
+async fn one(desk: &mut impl Desk, operation: Operation) -> Result<u64, OutboxError> {
+    Ok(desk.operate(vec![operation]).await?.into_iter().sum())
+}
+
+/// What is written down of a change: in its own commit, or before it where it takes many.
+fn audit<D: Desk>(desk: &D, what: String, reason: Option<String>) -> Operation {
+    let reason = reason.map(|words| bounded(&words)).filter(|words| !words.is_empty());
+    tracing::warn!(what, reason = reason.as_deref().unwrap_or("none given"), "asked for by an operator");
+    let (at, offline) = (desk.now(), D::OFFLINE);
+    Operation::Audit(AuditRecord { at, what, reason, offline, changed: None, replays: Vec::new() })
+}
+
+/// A reason, of a length that people read.
+pub(super) fn bounded(words: &str) -> String {
+    words.trim().chars().take(REASON_CHARS).collect()
+}
+
+/// A change of many commits that is written down and under way.
+struct Begun(u64);
+
+async fn begin(desk: &mut impl Desk, what: String, reason: Option<String>) -> Result<Begun, OutboxError> {
+    let audit = audit(desk, what, reason);
+    one(desk, audit).await.map(Begun)
 }
 
 impl Begun {
     async fn end(self, desk: &mut impl Desk, changed: u64) -> Result<(), OutboxError> {
-        desk.operate(Operation::Audited(self.number, changed)).await?;
-        let (what, reason) = (self.what, self.reason.as_deref().unwrap_or("none given"));
-        tracing::warn!(what, reason, changed, "changed by an operator");
-        Ok(())
+        one(desk, Operation::Audited(self.0, changed)).await.map(drop)
     }
 }

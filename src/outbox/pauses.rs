@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::operator::bounded;
 use super::records::PauseRecord;
 use super::views::At;
 use crate::domain::time::Moment;
@@ -35,7 +36,7 @@ impl PauseAsked {
     #[must_use]
     pub fn record(&self, now: Moment) -> PauseRecord {
         let until = self.for_seconds.map(|seconds| now.plus(Duration::from_secs(seconds)));
-        PauseRecord { since: now, until, reason: self.reason.clone() }
+        PauseRecord { since: now, until, reason: self.reason.as_deref().map(bounded) }
     }
 }
 

@@ -25,7 +25,7 @@ impl State {
         now: Moment,
     ) -> Result<Vec<Logged>, KvError> {
         let mut events = Vec::new();
-        let (mut succeeded, failed) = (0, reconverted.unreadable.len() as u64);
+        let (mut succeeded, mut failed) = (0, 0);
         for (number, event, source, takers) in reconverted.events {
             if !self.leave_quarantine(kv, batch, number)? {
                 continue;
@@ -39,6 +39,7 @@ impl State {
         for (number, reason) in reconverted.unreadable {
             let key = keys::quarantine(number);
             let Some(value) = batch.row(kv, &key)? else { continue };
+            failed += 1;
             let record: QuarantineRecord = frame::parse(&key, &frame::whole(kv, &key, &value)?)?;
             if record.reason != reason {
                 frame::delete(batch, &key, &value);

@@ -17,7 +17,7 @@ use super::log::{self, Chunk};
 use super::records::{
     AsideRecord, BackfillRecord, Checkpoint, DestinationRecord, GapRecord, History, QuarantineRecord, ReplayRecord,
 };
-use super::rows::{self, AsideLane, DeadLetter};
+use super::rows::{self, AsideLane, Letters};
 use crate::domain::event::Queued;
 use crate::domain::ids::{GroupId, Lane, Seq};
 
@@ -160,12 +160,7 @@ impl Outbox {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn read_replay(
-        &self,
-        number: u64,
-        job: ReplayRecord,
-        after: Seq,
-    ) -> Result<Vec<DeadLetter>, OutboxError> {
+    pub async fn read_replay(&self, number: u64, job: ReplayRecord, after: Seq) -> Result<Letters, OutboxError> {
         self.read_store(move |kv| rows::replayable(kv, number, &job, after)).await
     }
 

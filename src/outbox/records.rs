@@ -257,7 +257,7 @@ pub struct DeadRecord<'a> {
     pub death: Death,
     /// What was tried.
     pub history: History,
-    /// The last replay that tried it; 0 is none.
+    /// The last replay that was made before it died, or that tried it; 0 is none. Later ones may take it.
     pub replay: u64,
     /// The event, whole: its chunk may be gone.
     #[serde(borrow)]
@@ -269,6 +269,8 @@ pub struct DeadRecord<'a> {
 pub struct MarkRecord {
     /// When.
     pub at: Moment,
+    /// The last replay that was made before; 0 is none. Later ones may take what has expired.
+    pub replay: u64,
     /// Why.
     pub what: Mark,
 }
@@ -394,6 +396,8 @@ pub struct AuditRecord {
     pub offline: bool,
     /// How many rows or destinations it changed; nothing where it was not carried out to its end.
     pub changed: Option<u64>,
+    /// The replays that it made.
+    pub replays: Vec<u64>,
 }
 
 /// The lane of a stored event.

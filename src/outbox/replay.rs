@@ -3,6 +3,7 @@
 //! a while when it is over. Deliberately absent: sending (`app::worker`), converting (`app::reconvert`), who asks (`operator`),
 //! taking out for good (`discard`).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::lookup::filter;
 use super::operator::{Asked, ReplayMade};
-use super::records::{Ended, Head, Names, ReplayOrder, ReplayRecord};
+use super::records::{DestinationRecord, Ended, Head, Names, ReplayOrder, ReplayRecord};
 use super::rows::{self, count_dead, count_expired};
 use super::state::State;
 use super::views::{At, ListState};
@@ -52,7 +53,13 @@ impl Plan {
     /// What is told of it; `number` is that of the replay, once there is one.
     #[must_use]
     pub fn made(&self, number: Option<u64>) -> ReplayMade {
-        ReplayMade { destination: self.name.clone(), matched: self.matched, expired: self.expired, number }
+        ReplayMade {
+            destination: self.name.clone(),
+            state: kind(self.destination, self.expired),
+            matched: self.matched,
+            number,
+            waits: None,
+        }
     }
 }
 
@@ -68,7 +75,7 @@ pub fn plan(kv: &dyn Kv, asked: &Asked) -> Result<Vec<Plan>, KvError> {
     let names: Names = load(kv, keys::NAMES)?.unwrap_or_default();
     let seq = asked.id.as_ref().and_then(|id| id.parse::<u64>().ok().filter(|_| id.len() < 20)).map(Seq);
     let event_id = asked.id.clone().filter(|_| seq.is_none());
-    let mut filter = filter(&asked.selector, event_id);
+    let mut filter = Filter { died_by: asked.died_by_ms.map(Moment), ..filter(&asked.selector, event_id) };
     if seq.is_some() {
         (filter.from, filter.to) = (seq, seq);
     }
@@ -141,9 +148,32 @@ pub struct ReplayView {
     pub ended: Option<At>,
     /// Whether an operator ended it before all was done.
     pub cancelled: bool,
+    /// What it waits for, in words; null where nothing is in its way.
+    pub waits: Option<String>,
+}
+
+fn kind(destination: DestinationId, expired: bool) -> ListState {
+    match (destination, expired) {
+        (keys::QUARANTINE, _) => ListState::Quarantined,
+        (_, true) => ListState::Expired,
+        (_, false) => ListState::Dead,
+    }
 }
 
 impl ReplayView {
+    /// What became of those of which all went well.
+    #[must_use]
+    pub fn did(&self) -> &'static str {
+        if self.state == ListState::Quarantined { "converted" } else { "delivered" }
+    }
+
+    /// Rows that were delivered, discarded or deleted by `retention` before they had their turn.
+    #[must_use]
+    pub fn gone(&self) -> u64 {
+        let over = self.ended.is_some() && !self.cancelled;
+        if over { self.matched.saturating_sub(self.succeeded + self.failed) } else { 0 }
+    }
+
     /// How many first attempts a second it makes at most, if anything holds it back.
     #[must_use]
     pub fn rate(&self) -> Option<f64> {
@@ -151,26 +181,21 @@ impl ReplayView {
     }
 }
 
-/// `outbox replays`: every replay that is known still, oldest first.
+/// `outbox replays`: every replay that is known still, oldest first. `configured` are the destinations of the configuration, if
+/// they are known.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn all(kv: &dyn Kv) -> Result<Vec<ReplayView>, KvError> {
+pub fn all(kv: &dyn Kv, configured: &[String], now: Moment) -> Result<Vec<ReplayView>, KvError> {
     let names: Names = load(kv, keys::NAMES)?.unwrap_or_default();
-    let view = |(number, job): (u64, ReplayRecord)| {
-        let quarantine = job.order.destination == keys::QUARANTINE;
-        ReplayView {
+    let mut views: Vec<ReplayView> = Vec::new();
+    for (number, job) in rows::replays(kv)? {
+        let id = job.order.destination;
+        let name = if id == keys::QUARANTINE { QUARANTINE } else { names.name_of(id) };
+        let mut view = ReplayView {
             number,
-            destination: if quarantine {
-                QUARANTINE.to_owned()
-            } else {
-                names.name_of(job.order.destination).to_owned()
-            },
-            state: match job.order.expired {
-                _ if quarantine => ListState::Quarantined,
-                true => ListState::Expired,
-                false => ListState::Dead,
-            },
+            destination: name.to_owned(),
+            state: kind(id, job.order.expired),
             at: At(job.at),
             matched: job.order.matched,
             succeeded: job.succeeded,
@@ -178,9 +203,24 @@ pub fn all(kv: &dyn Kv) -> Result<Vec<ReplayView>, KvError> {
             interval_us: job.order.interval_us,
             ended: job.ended.map(|ended| At(ended.at)),
             cancelled: job.ended.is_some_and(|ended| ended.cancelled),
+            waits: None,
+        };
+        if view.ended.is_none() && id != keys::QUARANTINE {
+            let record: Option<DestinationRecord> = load(kv, &keys::destination(id))?;
+            let paused = record.and_then(|record| record.pause).is_some_and(|pause| pause.lasts(now));
+            let before = views.iter().find(|other| other.ended.is_none() && other.destination == name);
+            view.waits = match before {
+                _ if !configured.is_empty() && configured.iter().all(|known| known != name) => {
+                    Some(format!("{name} is not in the configuration: it goes on when the name comes back"))
+                }
+                _ if paused => Some(format!("{name} is paused: `outbox resume {name}`")),
+                Some(other) => Some(format!("behind replay {}", other.number)),
+                None => None,
+            };
         }
-    };
-    Ok(rows::replays(kv)?.into_iter().map(view).collect())
+        views.push(view);
+    }
+    Ok(views)
 }
 
 impl State {
@@ -210,9 +250,9 @@ impl State {
     pub(super) fn end_replay(&mut self, number: u64, ended: Ended) -> bool {
         let mut first = false;
         self.in_replay(number, |job| first = job.ended.replace(job.ended.unwrap_or(ended)).is_none());
-        let over: Vec<u64> =
-            self.replays.iter().filter(|(_, job)| job.ended.is_some()).map(|(number, _)| *number).collect();
-        for number in over.iter().take(over.len().saturating_sub(KEPT)) {
+        let over = self.replays.iter().filter_map(|(number, job)| Some((job.ended?.at, *number)));
+        let over: BTreeSet<(Moment, u64)> = over.collect();
+        for (_, number) in over.iter().take(over.len().saturating_sub(KEPT)) {
             self.replays.remove(number);
             self.dirty.replays.insert(*number);
         }

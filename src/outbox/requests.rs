@@ -126,7 +126,8 @@ pub struct Reconverted {
 /// What an operator changes.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    /// What is about to be changed is written down; the answer is the record's number.
+    /// What the operations before it in the same request have changed is written down, or what is about to be; the answer is
+    /// the record's number.
     Audit(AuditRecord),
     /// What was written down under this number has changed so many rows or destinations.
     Audited(u64, u64),

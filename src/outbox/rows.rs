@@ -15,12 +15,12 @@ use super::records::{
 };
 use crate::domain::event::Queued;
 use crate::domain::ids::{Lane, LaneOf, Seq};
-use crate::domain::time::Moment;
 
 /// How many keys are read at a time.
 const PAGE_KEYS: usize = 64;
-/// How many dead letters one read for a replay brings at most.
+/// How many dead letters one read for a replay brings at most, and how many it looks at.
 const REPLAY_ROWS: usize = 64;
+const LOOKED_ROWS: usize = 512;
 
 /// A chat with events that were moved aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,15 @@ pub struct DeadLetter {
     pub queued: Queued,
     /// What was tried before.
     pub history: History,
+}
+
+/// Dead letters that one read for a replay brings.
+#[derive(Clone, Debug)]
+pub struct Letters {
+    /// They, in order.
+    pub letters: Vec<DeadLetter>,
+    /// After which position it goes on; nothing when these were the last.
+    pub next: Option<Seq>,
 }
 
 /// Every stored history of a destination.
@@ -113,31 +122,40 @@ pub fn replays(kv: &dyn Kv) -> Result<Vec<(u64, ReplayRecord)>, KvError> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn replayable(kv: &dyn Kv, number: u64, job: &ReplayRecord, after: Seq) -> Result<Vec<DeadLetter>, KvError> {
-    let mut found = Vec::new();
+pub fn replayable(kv: &dyn Kv, number: u64, job: &ReplayRecord, after: Seq) -> Result<Letters, KvError> {
+    let (mut letters, mut looked, mut next) = (Vec::new(), 0, None);
+    let filter = &job.order.filter;
+    let mut go_on = |seq, letter: Option<DeadLetter>| {
+        letters.extend(letter);
+        looked += 1;
+        if letters.len() == REPLAY_ROWS || looked == LOOKED_ROWS {
+            next = Some(seq);
+        }
+        next.is_none()
+    };
+    // What was still pending when the replay was made is not meant, even if it has died or expired since.
     if job.order.expired {
-        expired(kv, job.order.destination, after.next(), |logged, at| {
+        expired(kv, job.order.destination, after.next(), |logged, mark| {
             let (seq, event) = (logged.queued.seq, log::event_record(logged));
-            // What was still pending when the replay was made is not meant, even if it has expired since.
-            if at <= job.at && seq < job.up_to && job.order.filter.takes_expired(seq, &event) {
-                found.push(DeadLetter { queued: logged.queued.clone(), history: History::default() });
-            }
-            Ok(found.len() < REPLAY_ROWS)
+            let meant = mark.replay < number && filter.takes_expired(seq, &event, mark.at);
+            let letter = || DeadLetter { queued: logged.queued.clone(), history: History::default() };
+            Ok(go_on(seq, meant.then(letter)))
         })?;
-        return Ok(found);
+    } else {
+        dead_letters(kv, job.order.destination, after.next(), |key, dead, bytes| {
+            let meant = dead.replay < number && filter.takes_dead(&dead);
+            let seq = dead.seq;
+            let letter = match meant {
+                true => {
+                    let queued = log::queued_of(key, seq, &dead.event, bytes)?;
+                    Some(DeadLetter { queued, history: dead.history })
+                }
+                false => None,
+            };
+            Ok(go_on(seq, letter))
+        })?;
     }
-    dead_letters(kv, job.order.destination, after.next(), |key, dead, bytes| {
-        if dead.seq >= job.up_to {
-            return Ok(false);
-        }
-        // What was still pending when the replay was made is not meant, even if it has died since.
-        if dead.replay < number && dead.at <= job.at && job.order.filter.takes_dead(&dead) {
-            let queued = log::queued_of(key, dead.seq, &dead.event, bytes)?;
-            found.push(DeadLetter { queued, history: dead.history });
-        }
-        Ok(found.len() < REPLAY_ROWS)
-    })?;
-    Ok(found)
+    Ok(Letters { letters, next })
 }
 
 /// Visits the updates in quarantine from a number on, until the visitor says no.
@@ -174,8 +192,8 @@ pub fn count_dead(kv: &dyn Kv, id: DestinationId, filter: &Filter) -> Result<u64
 /// When the store cannot be read.
 pub fn count_expired(kv: &dyn Kv, id: DestinationId, filter: &Filter) -> Result<u64, KvError> {
     let mut count = 0;
-    expired(kv, id, Seq(0), |logged, _| {
-        count += u64::from(filter.takes_expired(logged.queued.seq, &log::event_record(logged)));
+    expired(kv, id, Seq(0), |logged, mark| {
+        count += u64::from(filter.takes_expired(logged.queued.seq, &log::event_record(logged), mark.at));
         Ok(true)
     })?;
     Ok(count)
@@ -189,7 +207,7 @@ pub fn expired(
     kv: &dyn Kv,
     id: DestinationId,
     from: Seq,
-    mut visit: impl FnMut(&Logged, Moment) -> Result<bool, KvError>,
+    mut visit: impl FnMut(&Logged, &MarkRecord) -> Result<bool, KvError>,
 ) -> Result<(), KvError> {
     walk(kv, keys::mark(id, from), &keys::mark(id, Seq(u64::MAX)), |key, value| {
         let Some(seq) = keys::last_number(key, keys::ROW_LEN) else { return Ok(true) };
@@ -197,7 +215,7 @@ pub fn expired(
         if mark.what != Mark::Expired {
             return Ok(true);
         }
-        log::one(kv, Seq(seq))?.map_or(Ok(true), |logged| visit(&logged, mark.at))
+        log::one(kv, Seq(seq))?.map_or(Ok(true), |logged| visit(&logged, &mark))
     })
 }
 

@@ -279,7 +279,7 @@ impl State {
         record.outage = settlement.outage;
         let mut replayed = Vec::new();
         for change in settlement.changes {
-            replayed.extend(apply(kv, batch, id, record, change)?);
+            replayed.extend(apply(kv, batch, id, record, change, self.head.next_replay - 1)?);
         }
         self.dirty.destinations.insert(id);
         for (number, came) in replayed {

@@ -201,7 +201,7 @@ impl State {
         let Some(record) = self.destinations.get_mut(&id) else { return Ok(false) };
         for event in moving {
             cursor.pass(event.seq);
-            apply(kv, batch, id, record, Change::MovedAside { event })?;
+            apply(kv, batch, id, record, Change::MovedAside { event }, 0)?;
         }
         cursor.looked(chunk.end());
         record.cursor = cursor.record();

@@ -43,7 +43,7 @@ pub(super) enum Request {
     Settle(Settlement, Option<oneshot::Sender<Result<(), OutboxError>>>),
     Fill(Filled, oneshot::Sender<Result<(), OutboxError>>),
     Reconvert(Reconverted, oneshot::Sender<Result<(), OutboxError>>),
-    Operate(Operation, oneshot::Sender<Result<u64, OutboxError>>),
+    Operate(Vec<Operation>, oneshot::Sender<Result<Vec<u64>, OutboxError>>),
     Close,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Writer {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) relief: watch::Sender<Seq>,
     pub(super) head: watch::Sender<Seq>,
-    pub(super) replays: watch::Sender<()>,
+    pub(super) replays: watch::Sender<u64>,
     pub(super) gaps: watch::Sender<u64>,
     pub(super) pauses: watch::Sender<Pauses>,
     pub(super) failed: watch::Sender<Option<OutboxError>>,
@@ -148,7 +148,7 @@ impl Writer {
         let kv = self.shared.kv();
         let mut batch = Batch::default();
         let mut fresh: Vec<Logged> = Vec::new();
-        let mut operated = false;
+        let (mut pauses, mut replays, mut discards) = (false, false, 0);
         let mut outcome = Ok(());
         for request in requests {
             match request {
@@ -185,14 +185,18 @@ impl Writer {
                     }
                     debts.push(Box::new(move |result| drop(reply.send(result))));
                 }
-                Request::Operate(operation, reply) => {
-                    operated = true;
-                    let count = self.state.operate(kv.as_ref(), &mut batch, operation, now);
-                    let count = count.unwrap_or_else(|error| {
+                Request::Operate(operations, reply) => {
+                    for operation in &operations {
+                        pauses |= matches!(operation, Operation::Pause(..) | Operation::Resume(_));
+                        replays |= matches!(operation, Operation::Replay(_) | Operation::CancelReplay(_));
+                        discards += u64::from(matches!(operation, Operation::DiscardDead(..)));
+                    }
+                    let done = self.state.operate(kv.as_ref(), &mut batch, operations, now);
+                    let done = done.unwrap_or_else(|error| {
                         outcome = Err(error);
-                        0
+                        Vec::new()
                     });
-                    debts.push(Box::new(move |result| drop(reply.send(result.map(|()| count)))));
+                    debts.push(Box::new(move |result| drop(reply.send(result.map(|()| done)))));
                 }
                 Request::Close => *closing = true,
             }
@@ -209,9 +213,11 @@ impl Writer {
             self.shared.window.push(fresh);
             self.head.send_replace(self.state.head.next);
         }
-        if operated {
+        if pauses {
             self.pauses.send_replace(self.state.pauses());
-            self.replays.send_replace(());
+        }
+        if replays || discards > 0 {
+            self.replays.send_modify(|told| *told += discards);
         }
         let gaps = self.state.head.next_gap;
         self.gaps.send_if_modified(|told| std::mem::replace(told, gaps) != gaps);

@@ -87,6 +87,8 @@ async fn dead_letters_go_and_are_told_of() {
     let output = rig.run(&["outbox", "discard", "--destination", "a"]).await;
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(words.contains("150 row(s) would be discarded for good; say --yes"), "{words}");
+    let narrow = discard(&rig, &["--state", "pending", "--destination", "a", "--peer", "3"]).await;
+    assert!(narrow.contains("name it with --destination alone"), "{narrow}");
     assert!(discard(&rig, &["--destination", "a", "--peer", "3"]).await.contains("30 row(s) are discarded"));
     assert!(discard(&rig, &["--destination", "a"]).await.contains("120 row(s) are discarded"));
     let stats = rig.stats().await;

@@ -44,7 +44,7 @@ fn seen(dir: &Path) -> Value {
         "a large one": shown("176"),
         "one in quarantine": shown("q1"),
         "gaps": gaps::all(kv).expect("gaps"),
-        "replays": replay::all(kv).expect("replays"),
+        "replays": replay::all(kv, &[], NOW).expect("replays"),
         "audit": audit::all(kv).expect("audit"),
     })
 }

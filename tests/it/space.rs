@@ -197,8 +197,8 @@ async fn a_replay_asked_for_twice_sends_a_letter_once() {
     handler.answer(|one| if one.event_id == id(1) { Answer::Status(200, "ok") } else { Answer::Status(500, "later") });
     let before = handler.received().len();
     let (first, second) = tokio::join!(
-        bench.outbox.operate(Operation::Replay(all_dead(0, 1))),
-        bench.outbox.operate(Operation::Replay(all_dead(0, 1)))
+        bench.outbox.operate(vec![Operation::Replay(all_dead(0, 1))]),
+        bench.outbox.operate(vec![Operation::Replay(all_dead(0, 1))])
     );
     assert!(first.is_ok() && second.is_ok());
     bench.until("both replays", |stats| stats.replays.is_empty()).await;

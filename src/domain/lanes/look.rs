@@ -45,12 +45,6 @@ impl Lanes {
         self.waiting.first().map(|(until, _)| *until)
     }
 
-    /// Whether a replay has events here.
-    #[must_use]
-    pub fn has_replay(&self, replay: u64) -> bool {
-        self.lanes.keys().any(|key| key.replay == replay)
-    }
-
     /// How many events of replays wait or are in flight.
     #[must_use]
     pub fn replaying(&self) -> usize {
@@ -62,23 +56,24 @@ impl Lanes {
     pub fn next_due(&self) -> Option<Instant> {
         let due = match &self.outage {
             Some(_) if self.in_flight > 0 => None,
-            Some(outage) => self
-                .lanes
-                .iter()
-                .filter(|(key, _)| key.replay == 0)
-                .filter_map(|(_, state)| match state.phase {
+            Some(outage) => {
+                let due = self.lanes.values().filter_map(|state| match state.phase {
                     Phase::Ready | Phase::Waiting { asked: false, .. } => Some(outage.next_probe),
                     Phase::Waiting { until, asked: true } => Some(outage.next_probe.max(until)),
                     Phase::InFlight | Phase::Loading => None,
-                })
-                .min(),
-            // What is ready and was not sent although there is room waits for the hold alone.
-            None if self.in_flight < self.width
-                && !(self.ready.is_empty() && (self.ready_replay.is_empty() || self.replays_are_many())) =>
-            {
-                self.hold_until
+                });
+                due.min()
             }
-            None => self.waiting.first().map(|(until, _)| *until),
+            None => {
+                let room = self.in_flight < self.width;
+                let replays = room && !self.ready_replay.is_empty() && !self.replays_are_many();
+                match self.replay_from.filter(|_| replays) {
+                    // What is ready and was not sent although there is room waits for the hold alone.
+                    _ if room && !self.ready.is_empty() => self.hold_until,
+                    None if replays => self.hold_until,
+                    from => from.into_iter().chain(self.waiting.first().map(|(until, _)| *until)).min(),
+                }
+            }
         }?;
         Some(self.hold_until.map_or(due, |until| due.max(until)))
     }

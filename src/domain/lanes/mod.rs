@@ -3,18 +3,20 @@
 //!
 //! Invariants: at most one request of a lane is in flight; a lane's events leave in the order they were offered; while the
 //! destination is down one request at a time is sent (contract §3). A replay's lanes stand beside the live ones, go after
-//! them, and neither begin an outage nor are sent in one. Deliberately absent: sending, storing, what was tried of an event.
+//! them, begin no outage, and are sent in one only if there is nothing live to ask with. Deliberately absent: sending, storing, what was tried of an event.
 
 mod aside;
 mod batch;
 mod blame;
 mod look;
+mod outage;
 mod withdraw;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use self::blame::Blame;
+use self::outage::Outage;
 pub use self::withdraw::Withdrawn;
 use super::delivery::RetryAfter;
 use super::event::Queued;
@@ -65,6 +67,9 @@ pub enum Gate {
     },
 }
 
+/// How late a timer may be without replays being slower than they may.
+const LATE: Duration = Duration::from_millis(5);
+
 /// All lanes of one destination.
 #[derive(Debug)]
 pub struct Lanes {
@@ -81,6 +86,9 @@ pub struct Lanes {
     queued: usize,
     queued_bytes: usize,
     replaying: usize,
+    /// The least time between two requests of replays, and when the next one may be sent.
+    replay_interval: Duration,
+    replay_from: Option<Instant>,
     aside: usize,
     hold_until: Option<Instant>,
     /// The chat that failed since the last answer, if one did.
@@ -125,13 +133,6 @@ struct Aside {
     last: Seq,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Outage {
-    probes: u32,
-    next_probe: Instant,
-    probing: Option<LaneKey>,
-}
-
 impl Lanes {
     /// No lanes yet; at most `concurrency` requests in flight.
     #[must_use]
@@ -150,17 +151,14 @@ impl Lanes {
             queued: 0,
             queued_bytes: 0,
             replaying: 0,
+            replay_interval: Duration::ZERO,
+            replay_from: None,
             aside: 0,
             hold_until: None,
             failed: None,
             outage: None,
             blame: Blame::default(),
         }
-    }
-
-    /// Starts in an outage that the last process was in: the first probe is due at `next_probe`.
-    pub fn resume_outage(&mut self, next_probe: Instant) {
-        self.outage = Some(Outage { probes: 1, next_probe, probing: None });
     }
 
     /// Adds an event to the end of its lane. A lane that begins with it waits until `not_before`, if that is given.
@@ -204,6 +202,11 @@ impl Lanes {
         state.answers.get_or_insert(self.blame.answers());
         self.in_flight += 1;
         self.replays_in_flight += usize::from(key.replay > 0);
+        if key.replay > 0 && !self.replay_interval.is_zero() {
+            // A timer that fires late must not make it slower than asked.
+            let late = now.checked_sub(LATE).unwrap_or(now);
+            self.replay_from = Some(self.replay_from.unwrap_or(now).max(late) + self.replay_interval);
+        }
         Some(Dispatch { key, event, aside: state.own == 0 })
     }
 
@@ -223,35 +226,13 @@ impl Lanes {
         if let Some(key) = self.ready.pop_front() {
             return Some(key);
         }
-        if self.replays_are_many() { None } else { self.ready_replay.pop_front() }
+        let early = self.replay_from.is_some_and(|from| from > now);
+        if early || self.replays_are_many() { None } else { self.ready_replay.pop_front() }
     }
 
     /// A replay never takes more than half of the places from live traffic.
     fn replays_are_many(&self) -> bool {
         self.replays_in_flight >= (self.width / 2).max(1)
-    }
-
-    /// In an outage: the chat that was never tried, else the one whose last attempt is longest ago.
-    fn next_probe(&mut self, now: Instant) -> Option<LaneKey> {
-        let outage = self.outage.as_mut()?;
-        if self.in_flight > 0 || outage.next_probe > now {
-            return None;
-        }
-        let may = |state: &State| match state.phase {
-            Phase::Ready => true,
-            Phase::Waiting { until, asked } => !asked || until <= now,
-            Phase::InFlight | Phase::Loading => false,
-        };
-        let live = self.lanes.iter().filter(|(key, state)| key.replay == 0 && may(state));
-        let first_seq = |state: &State| state.queue.front().map(|event| event.seq);
-        let key = live.min_by_key(|(_, state)| (state.last_attempt, first_seq(state))).map(|(key, _)| *key)?;
-        outage.probing = Some(key);
-        if let Some(Phase::Waiting { until, .. }) = self.lanes.get(&key).map(|state| state.phase) {
-            self.waiting.remove(&(until, key));
-        } else {
-            self.ready.retain(|other| *other != key);
-        }
-        Some(key)
     }
 
     /// The attempt of `key` is over and its event is settled: taken or refused. Returns whether an outage ended with it.
@@ -281,7 +262,7 @@ impl Lanes {
         wait: &mut dyn FnMut(u32) -> Duration,
     ) -> (Duration, bool) {
         self.landed(key);
-        self.blame.note(key.lane, false);
+        self.blame_for(key);
         let mut pause = wait(tried);
         let mut by_handler = false;
         match asked {
@@ -304,6 +285,13 @@ impl Lanes {
         }
         self.enlist(key, phase);
         (pause, self.went_wrong(key, now, wait))
+    }
+
+    /// That what is dead fails once more says nothing about the others.
+    fn blame_for(&mut self, key: LaneKey) {
+        if key.replay == 0 {
+            self.blame.note(key.lane, false);
+        }
     }
 
     /// The event at the front of a lane is done with.
@@ -334,31 +322,6 @@ impl Lanes {
         }
     }
 
-    /// An attempt brought no answer: whether an outage began with it.
-    fn went_wrong(&mut self, key: LaneKey, now: Instant, wait: &mut dyn FnMut(u32) -> Duration) -> bool {
-        if key.replay > 0 {
-            return false;
-        }
-        match (&mut self.outage, self.failed) {
-            (Some(outage), _) => {
-                if outage.probing == Some(key) {
-                    outage.probing = None;
-                    outage.probes += 1;
-                    outage.next_probe = now + wait(outage.probes);
-                }
-                false
-            }
-            (None, Some(other)) if other != key.lane => {
-                self.outage = Some(Outage { probes: 1, next_probe: now + wait(1), probing: None });
-                true
-            }
-            (None, _) => {
-                self.failed = Some(key.lane);
-                false
-            }
-        }
-    }
-
     fn enlist(&mut self, key: LaneKey, phase: Phase) {
         match phase {
             Phase::Ready if key.replay > 0 => self.ready_replay.push_back(key),
@@ -367,22 +330,6 @@ impl Lanes {
             Phase::Loading => drop(self.loading.insert(key.lane)),
             Phase::InFlight => {}
         }
-    }
-
-    /// After an outage every chat that only waited for it may go, the oldest event first.
-    fn wake_all(&mut self) {
-        let mut woken = Vec::new();
-        for (until, key) in std::mem::take(&mut self.waiting) {
-            match self.lanes.get_mut(&key) {
-                Some(state) if state.phase == (Phase::Waiting { until, asked: false }) => {
-                    state.phase = Phase::Ready;
-                    woken.push((state.queue.front().map(|event| event.seq), key));
-                }
-                _ => drop(self.waiting.insert((until, key))),
-            }
-        }
-        woken.sort_unstable();
-        woken.into_iter().for_each(|(_, key)| self.enlist(key, Phase::Ready));
     }
 
     /// Counts an event in or out; those of replays and of chats aside have bounds of their own.

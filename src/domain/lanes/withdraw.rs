@@ -34,7 +34,7 @@ impl Lanes {
         wait: &mut dyn FnMut(u32) -> Duration,
     ) -> bool {
         self.landed(key);
-        self.blame.note(key.lane, false);
+        self.blame_for(key);
         if let Some(RetryAfter::Destination(span)) = asked {
             self.hold_until = self.hold_until.max(Some(now + span));
         }
@@ -53,7 +53,12 @@ impl Lanes {
         }
     }
 
-    /// A replay is cancelled: what waits of it goes; what is in flight stays until its attempt is over.
+    /// Requests of replays are sent no faster than this from now on.
+    pub fn pace_replays(&mut self, interval: Duration) {
+        (self.replay_interval, self.replay_from) = (interval, None);
+    }
+
+    /// A replay is cancelled, or read again: what waits of it goes; what is in flight stays until its attempt is over.
     pub fn cancel(&mut self, replay: u64) {
         let keys: Vec<LaneKey> = self.lanes.keys().filter(|key| key.replay == replay).copied().collect();
         for key in keys {
@@ -106,6 +111,50 @@ mod tests {
     use super::*;
 
     #[test]
+    fn replays_go_one_after_the_other_in_their_time_retries_included_and_live_traffic_beside_them() {
+        let (mut lanes, start) = (Lanes::new(8), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        lanes.pace_replays(Duration::from_secs(10));
+        for seq in 1..=3 {
+            lanes.offer(LaneKey { replay: 7, lane: lane(seq) }, event(seq.unsigned_abs(), seq), None);
+        }
+        let first = lanes.next(at(0)).expect("the first has its turn at once");
+        assert_eq!((lanes.next(at(9)).is_none(), lanes.next_due()), (true, Some(at(10))));
+        lanes.failed(first.key, at(9), 1, None, &mut |_| Duration::from_secs(1));
+        offer(&mut lanes, 9, 9);
+        assert_eq!(lanes.next(at(9)).map(|live| live.event.seq), Some(Seq(9)));
+        let later: Vec<u64> =
+            [10, 11, 20, 29, 30].into_iter().filter_map(|t| lanes.next(at(t))).map(|one| one.event.seq.0).collect();
+        // The retry was due at 10 and stands behind the others.
+        assert_eq!((later, lanes.next_due()), (vec![2, 3, 1], None));
+    }
+
+    #[test]
+    fn an_outage_is_asked_with_a_replay_where_nothing_live_waits() {
+        let (mut lanes, now) = (Lanes::new(4), Instant::now());
+        let wait = &mut |_| Duration::from_secs(1);
+        for peer in [1, 2] {
+            offer(&mut lanes, peer, i64::try_from(peer).expect("small"));
+        }
+        let (one, two) = (lanes.next(now).expect("sent"), lanes.next(now).expect("sent"));
+        lanes.failed(one.key, now, 1, None, wait);
+        assert!(lanes.failed(two.key, now, 1, None, wait).1, "two chats failed: down");
+        lanes.offer(LaneKey { replay: 7, lane: lane(3) }, event(3, 3), None);
+        let later = now + Duration::from_secs(1);
+        let probe = lanes.next(later).expect("live first");
+        assert_eq!(probe.key.replay, 0);
+        lanes.passed_over(probe.key, later);
+        let probe = lanes.next(later).expect("live still");
+        lanes.passed_over(probe.key, later);
+        let probe = lanes.next(later).expect("nothing else waits");
+        assert_eq!((probe.key.replay, lanes.next(later).is_none()), (7, true));
+        lanes.failed(probe.key, later, 1, None, wait);
+        assert_eq!((lanes.next(later).is_none(), lanes.next_due()), (true, Some(later + Duration::from_secs(1))));
+        let probe = lanes.next(later + Duration::from_secs(1)).expect("asked again");
+        assert!(lanes.answered(probe.key, later), "the outage is over");
+    }
+
+    #[test]
     fn of_a_cancelled_replay_nothing_more_is_sent_and_live_traffic_goes_on() {
         let (mut lanes, now) = (Lanes::new(4), Instant::now());
         let wait = &mut |_| Duration::from_secs(60);
@@ -123,7 +172,7 @@ mod tests {
         // What was in flight and fails waits; it is cancelled again.
         lanes.failed(flying.key, now, 1, None, wait);
         lanes.cancel(7);
-        assert_eq!((lanes.replaying(), lanes.has_replay(7), lanes.queued().0), (0, false, 1));
+        assert_eq!((lanes.replaying(), lanes.queued().0), (0, 1));
         lanes.answered(live.key, now);
         assert_eq!((lanes.queued().0, lanes.in_flight()), (0, 0));
     }
