@@ -1,15 +1,20 @@
 //! One attempt at one delivery: a request goes out, an outcome comes back. Connections are kept alive; redirects are not
 //! followed, proxies are not used. Deliberately absent: retries, waits, what an outcome means for the queue.
+//!
+//! A name is looked up for each new connection. Connections in use would outlive any change of it, so a destination that
+//! is reached by a name gets a new client, and with it new connections, every [`LOOKED_UP_EVERY`]; the old ones end with the
+//! requests that are on them.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use reqwest::dns::Resolve;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response, Url};
 
 use super::request::{Attempt, body, headers, sign};
 use super::settings::Settings;
-use super::signature::SigningKey;
 use crate::domain::delivery::{EXCERPT_BYTES, Failure, Outcome, Verdict, excerpt, judge, retry_after};
 use crate::domain::time::Moment;
 
@@ -17,9 +22,11 @@ use crate::domain::time::Moment;
 const BODY_BYTES: usize = 64 << 10;
 /// How long the rest of an answer may take once its status is known.
 const BODY_PATIENCE: Duration = Duration::from_secs(2);
-/// How long an idle connection is kept. A name is looked up for each new connection, so this is also how long a handler that
-/// has moved may still be looked for where it was, once nothing is sent there.
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long the connections to a name are kept, however busy: so long a handler that has moved may still be looked for where
+/// it was, although somebody answers there.
+pub const LOOKED_UP_EVERY: Duration = Duration::from_secs(60);
 /// What rustls says of certificates that are not believed, and what to do about it.
 const REMEDIES: [(&str, &str); 2] = [
     ("UnknownIssuer", "if its CA is one of your own, name it in ca_file of this destination"),
@@ -57,43 +64,63 @@ pub enum SenderError {
 
 /// Sends to one destination.
 pub struct Sender {
-    client: Client,
+    settings: Settings,
+    headers: HeaderMap,
     url: Url,
-    keys: Vec<SigningKey>,
-    reject_on: Vec<u16>,
+    resolver: Option<Arc<dyn Resolve>>,
+    client: Mutex<Made>,
+}
+
+/// A client, and when it was first used.
+struct Made {
+    client: Client,
+    since: Option<Moment>,
 }
 
 impl Sender {
+    /// Names are looked up as the system does it.
+    ///
     /// # Errors
     /// When the settings cannot be used.
     pub fn new(settings: &Settings) -> Result<Self, SenderError> {
+        Self::with_resolver(settings, None)
+    }
+
+    /// The same, with another way to look names up.
+    ///
+    /// # Errors
+    /// When the settings cannot be used.
+    pub fn with_resolver(settings: &Settings, resolver: Option<Arc<dyn Resolve>>) -> Result<Self, SenderError> {
         let name = settings.name.to_string();
         let url = Url::parse(&settings.url)
             .map_err(|error| SenderError::Url { name: name.clone(), why: error.to_string() })?;
-        let mut fixed = HeaderMap::new();
+        let mut headers = HeaderMap::new();
         for (header, value) in &settings.headers {
             let refused = || SenderError::Header { name: name.clone(), header: header.clone() };
             let key = HeaderName::from_bytes(header.as_bytes()).map_err(|_| refused())?;
             let mut value = HeaderValue::from_str(value.expose()).map_err(|_| refused())?;
             value.set_sensitive(true);
-            fixed.insert(key, value);
+            headers.insert(key, value);
         }
-        let unusable =
-            |error: reqwest::Error| SenderError::Client { name: name.clone(), why: innermost(&error.without_url()) };
-        let ca = settings.ca.iter().map(|ca| Certificate::from_der(ca)).collect::<Result<Vec<_>, _>>();
-        let client = Client::builder()
-            .user_agent(concat!("event-router/", env!("CARGO_PKG_VERSION")))
-            .default_headers(fixed)
-            .redirect(Policy::none())
-            .no_proxy()
-            .timeout(settings.timeout)
-            .pool_max_idle_per_host(settings.concurrency)
-            .pool_idle_timeout(IDLE)
-            .tcp_nodelay(true)
-            .tls_certs_merge(ca.map_err(unusable)?)
-            .build()
-            .map_err(unusable)?;
-        Ok(Self { client, url, keys: settings.keys.clone(), reject_on: settings.reject_on.clone() })
+        let client = client(settings, &headers, resolver.clone())?;
+        let client = Mutex::new(Made { client, since: None });
+        Ok(Self { settings: settings.clone(), headers, url, resolver, client })
+    }
+
+    /// The client of an attempt that is made at `now`.
+    fn client(&self, now: Moment) -> Client {
+        let mut made = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *made.since.get_or_insert(now);
+        // A clock that was set back says nothing of its age.
+        let old = since.age(now) >= LOOKED_UP_EVERY || since > now;
+        if old && self.url.domain().is_some() {
+            // What could be made once can be made again; if not, the old one still serves.
+            if let Ok(client) = client(&self.settings, &self.headers, self.resolver.clone()) {
+                made.client = client;
+            }
+            made.since = Some(now);
+        }
+        made.client.clone()
     }
 
     /// Makes one attempt; `now` is what the request says of its time. Returns the outcome and how long it took.
@@ -102,8 +129,8 @@ impl Sender {
         let start = Instant::now();
         let body = body(attempt);
         let mut headers = headers(attempt, now);
-        sign(&mut headers, &self.keys, &body);
-        let request = self.client.post(self.url.clone()).headers(headers).body(body);
+        sign(&mut headers, &self.settings.keys, &body);
+        let request = self.client(now).post(self.url.clone()).headers(headers).body(body);
         let outcome = match request.send().await {
             Ok(response) => self.judge(response, now).await,
             Err(error) => Outcome::Failed { failure: failure(error), excerpt: String::new(), retry_after: None },
@@ -115,7 +142,7 @@ impl Sender {
         let status = response.status().as_u16();
         let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let asked = asked.and_then(|value| retry_after(status, value, now));
-        let verdict = judge(status, &self.reject_on);
+        let verdict = judge(status, &self.settings.reject_on);
         // The status decides. A body that breaks or drags changes nothing but the connection.
         let body = tokio::time::timeout(BODY_PATIENCE, read(response)).await.unwrap_or_default();
         match verdict {
@@ -126,6 +153,28 @@ impl Sender {
             }
         }
     }
+}
+
+fn client(settings: &Settings, headers: &HeaderMap, resolver: Option<Arc<dyn Resolve>>) -> Result<Client, SenderError> {
+    let unusable = |error: reqwest::Error| SenderError::Client {
+        name: settings.name.to_string(),
+        why: innermost(&error.without_url()),
+    };
+    let ca = settings.ca.iter().map(|ca| Certificate::from_der(ca)).collect::<Result<Vec<_>, _>>();
+    let mut builder = Client::builder()
+        .user_agent(concat!("event-router/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers.clone())
+        .redirect(Policy::none())
+        .no_proxy()
+        .timeout(settings.timeout)
+        .pool_max_idle_per_host(settings.concurrency)
+        .pool_idle_timeout(IDLE)
+        .tcp_nodelay(true)
+        .tls_certs_merge(ca.map_err(unusable)?);
+    if let Some(resolver) = resolver {
+        builder = builder.dns_resolver(resolver);
+    }
+    builder.build().map_err(unusable)
 }
 
 /// The first bytes of a body; reads on, up to a bound, so that the connection can be used again.

@@ -37,7 +37,7 @@ pub struct Received {
 }
 
 /// How a request is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Answer {
     /// With a status and a body.
     Status(u16, &'static str),
@@ -49,6 +49,8 @@ pub enum Answer {
     Endless(u16),
     /// With a status, after a while.
     Slow(Duration, u16),
+    /// With a status, once it is said.
+    Until(watch::Receiver<bool>, u16),
     /// Never.
     Hang,
 }
@@ -101,8 +103,19 @@ impl Handler {
         Self::start_with(Some(Identity::new("handler", Ipv4Addr::LOCALHOST.into())?)).await
     }
 
+    /// Starts to listen at this address.
+    ///
+    /// # Errors
+    /// When somebody else has taken it.
+    pub async fn start_at(address: SocketAddr) -> io::Result<Self> {
+        Self::on(TcpListener::bind(address).await?, None)
+    }
+
     async fn start_with(identity: Option<Identity>) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?, identity)
+    }
+
+    fn on(listener: TcpListener, identity: Option<Identity>) -> io::Result<Self> {
         let script: Script = Arc::new(|_| Answer::Status(200, "ok"));
         let inner = Inner { received: Vec::new(), clients: HashSet::new(), script, tasks: None, endless_bytes: 0 };
         let (address, changed) = (listener.local_addr()?, watch::Sender::new(0));
@@ -117,6 +130,12 @@ impl Handler {
     pub fn url(&self) -> String {
         let scheme = if self.0.identity.is_some() { "https" } else { "http" };
         format!("{scheme}://{}/", self.0.address)
+    }
+
+    /// The address that it listens at.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
     }
 
     /// The certificate of the CA that vouches for it, as a PEM file, when it is reached by https.
@@ -200,6 +219,13 @@ impl Handler {
         self.inner().tasks = Some(tasks);
     }
 
+    /// A request is answered some time after it came.
+    fn late(&self, place: usize, status: u16) -> u16 {
+        self.inner().received[place].status = status;
+        self.0.changed.send_modify(|count| *count += 1);
+        status
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,9 +275,12 @@ async fn take(
         }
         Answer::Slow(span, status) => {
             tokio::time::sleep(span).await;
-            handler.inner().received[place].status = status;
-            handler.0.changed.send_modify(|count| *count += 1);
-            respond(status, "ok")
+            respond(handler.late(place, status), "ok")
+        }
+        Answer::Until(mut said, status) => {
+            // Who was to say so may have gone.
+            let _said = said.wait_for(|said| *said).await;
+            respond(handler.late(place, status), "ok")
         }
         Answer::Hang => std::future::pending().await,
     }

@@ -19,6 +19,7 @@ mod kv_conformance;
 mod limits;
 mod month;
 mod mutations;
+mod names;
 mod outbox_model;
 mod pipeline;
 mod polling_faults;
