@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -34,6 +34,10 @@ pub struct Received {
     pub body: Bytes,
     /// The status it was answered with; 0 when it was not.
     pub status: u16,
+    /// When it came.
+    pub came: Instant,
+    /// How many were in hand then, itself among them.
+    pub at_once: usize,
 }
 
 /// How a request is answered.
@@ -73,7 +77,10 @@ struct Inner {
     clients: HashSet<SocketAddr>,
     script: Script,
     tasks: Option<JoinSet<()>>,
+    /// What was told to end and may still hold the port.
+    ended: Option<JoinSet<()>>,
     endless_bytes: u64,
+    in_hand: usize,
 }
 
 /// The client at the other end of a connection.
@@ -117,7 +124,15 @@ impl Handler {
 
     fn on(listener: TcpListener, identity: Option<Identity>) -> io::Result<Self> {
         let script: Script = Arc::new(|_| Answer::Status(200, "ok"));
-        let inner = Inner { received: Vec::new(), clients: HashSet::new(), script, tasks: None, endless_bytes: 0 };
+        let inner = Inner {
+            received: Vec::new(),
+            clients: HashSet::new(),
+            script,
+            tasks: None,
+            ended: None,
+            endless_bytes: 0,
+            in_hand: 0,
+        };
         let (address, changed) = (listener.local_addr()?, watch::Sender::new(0));
         let shared = Shared { address, identity, inner: Mutex::new(inner), changed };
         let handler = Self(Arc::new(shared));
@@ -151,7 +166,12 @@ impl Handler {
 
     /// Closes the port: connections break, new ones are refused.
     pub fn down(&self) {
-        self.inner().tasks = None;
+        let mut inner = self.inner();
+        let tasks = inner.tasks.take();
+        inner.ended = tasks.map(|mut tasks| {
+            tasks.abort_all();
+            tasks
+        });
     }
 
     /// Opens the port again.
@@ -159,6 +179,10 @@ impl Handler {
     /// # Errors
     /// When somebody else has taken it.
     pub async fn up(&self) -> io::Result<()> {
+        let ended = self.inner().ended.take();
+        if let Some(mut ended) = ended {
+            while ended.join_next().await.is_some() {}
+        }
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         socket.bind(self.0.address)?;
@@ -231,6 +255,26 @@ impl Handler {
     }
 }
 
+/// A request that is being answered.
+struct InHand {
+    handler: Handler,
+    count: usize,
+}
+
+impl InHand {
+    fn new(handler: &Handler) -> Self {
+        let mut inner = handler.inner();
+        inner.in_hand += 1;
+        Self { handler: handler.clone(), count: inner.in_hand }
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.handler.inner().in_hand -= 1;
+    }
+}
+
 async fn take(
     State(handler): State<Handler>,
     ConnectInfo(Client(client)): ConnectInfo<Client>,
@@ -238,7 +282,8 @@ async fn take(
     body: Bytes,
 ) -> Response {
     let event_id = headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let mut received = Received { event_id, headers, body, status: 0 };
+    let in_hand = InHand::new(&handler);
+    let mut received = Received { event_id, headers, body, status: 0, came: Instant::now(), at_once: in_hand.count };
     let script = Arc::clone(&handler.inner().script);
     let answer = script(&received);
     if let Answer::Status(status, _)
