@@ -102,7 +102,7 @@ impl Sender {
             value.set_sensitive(true);
             headers.insert(key, value);
         }
-        let client = client(settings, &headers, resolver.clone())?;
+        let client = client(settings, &url, &headers, resolver.clone())?;
         let client = Mutex::new(Made { client, since: None });
         Ok(Self { settings: settings.clone(), headers, url, resolver, client })
     }
@@ -115,7 +115,7 @@ impl Sender {
         let old = since.age(now) >= LOOKED_UP_EVERY || since > now;
         if old && self.url.domain().is_some() {
             // What could be made once can be made again; if not, the old one still serves.
-            if let Ok(client) = client(&self.settings, &self.headers, self.resolver.clone()) {
+            if let Ok(client) = client(&self.settings, &self.url, &self.headers, self.resolver.clone()) {
                 made.client = client;
             }
             made.since = Some(now);
@@ -155,7 +155,12 @@ impl Sender {
     }
 }
 
-fn client(settings: &Settings, headers: &HeaderMap, resolver: Option<Arc<dyn Resolve>>) -> Result<Client, SenderError> {
+fn client(
+    settings: &Settings,
+    url: &Url,
+    headers: &HeaderMap,
+    resolver: Option<Arc<dyn Resolve>>,
+) -> Result<Client, SenderError> {
     let unusable = |error: reqwest::Error| SenderError::Client {
         name: settings.name.to_string(),
         why: innermost(&error.without_url()),
@@ -169,8 +174,12 @@ fn client(settings: &Settings, headers: &HeaderMap, resolver: Option<Arc<dyn Res
         .timeout(settings.timeout)
         .pool_max_idle_per_host(settings.concurrency)
         .pool_idle_timeout(IDLE)
-        .tcp_nodelay(true)
-        .tls_certs_merge(ca.map_err(unusable)?);
+        .tcp_nodelay(true);
+    // Where no TLS is spoken, the system's certificates are not read each time.
+    builder = match url.scheme() == "https" {
+        true => builder.tls_certs_merge(ca.map_err(unusable)?),
+        false => builder.tls_certs_only([]),
+    };
     if let Some(resolver) = resolver {
         builder = builder.dns_resolver(resolver);
     }

@@ -252,7 +252,7 @@ impl Bench {
                 let goal = self.handler.received().len() + usize::from(more);
                 let came = self.handler.until(|all| all.len() >= goal);
                 // Nothing may be left to be sent.
-                let _came = timeout(Duration::from_millis(10), came).await;
+                let _came = timeout(Duration::from_millis(5), came).await;
             }
             Action::DiscardPending(choice) => {
                 let Some(seq) = self.one_of(ListState::Pending, choice) else { return };
@@ -372,7 +372,7 @@ fn events(one: &Received) -> Vec<(u64, u64)> {
 
 /// How many cases are tried: `WORKER_MODEL_CASES` for a long run.
 fn cases() -> u32 {
-    std::env::var("WORKER_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60)
+    std::env::var("WORKER_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
 }
 
 proptest! {
