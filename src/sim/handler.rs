@@ -256,22 +256,11 @@ impl Handler {
 }
 
 /// A request that is being answered.
-struct InHand {
-    handler: Handler,
-    count: usize,
-}
-
-impl InHand {
-    fn new(handler: &Handler) -> Self {
-        let mut inner = handler.inner();
-        inner.in_hand += 1;
-        Self { handler: handler.clone(), count: inner.in_hand }
-    }
-}
+struct InHand(Handler);
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.handler.inner().in_hand -= 1;
+        self.0.inner().in_hand -= 1;
     }
 }
 
@@ -282,8 +271,7 @@ async fn take(
     body: Bytes,
 ) -> Response {
     let event_id = headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let in_hand = InHand::new(&handler);
-    let mut received = Received { event_id, headers, body, status: 0, came: Instant::now(), at_once: in_hand.count };
+    let mut received = Received { event_id, headers, body, status: 0, came: Instant::now(), at_once: 0 };
     let script = Arc::clone(&handler.inner().script);
     let answer = script(&received);
     if let Answer::Status(status, _)
@@ -296,9 +284,12 @@ async fn take(
     let place = {
         let mut inner = handler.inner();
         inner.clients.insert(client);
+        inner.in_hand += 1;
+        received.at_once = inner.in_hand;
         inner.received.push(received);
         inner.received.len() - 1
     };
+    let _in_hand = InHand(handler.clone());
     handler.0.changed.send_modify(|count| *count += 1);
     let respond = |status: u16, body: &'static str| {
         (StatusCode::from_u16(status).unwrap_or(StatusCode::OK), body).into_response()

@@ -42,28 +42,28 @@ async fn connections_that_break_at_any_byte_lose_nothing_and_keep_order() {
     for (batch_max, longest) in [(1, 500), (7, 200)] {
         let seed = u64::from(std::process::id());
         eprintln!("seed of the roads: {seed}");
-        let mut rig = Rig::new(&[("all", &format!("concurrency = 6\nbatch_max = {batch_max}"))], FAST).await;
+        let mut rig =
+            Rig::new(&[("all", &format!("concurrency = 6\nbatch_max = {batch_max}\ntimeout = \"100ms\""))], FAST).await;
         let random = Mutex::new(StdRng::seed_from_u64(seed));
         let met = Arc::new([const { AtomicUsize::new(0) }; 4]);
         let counts = Arc::clone(&met);
-        let road = Road::to(rig.handler("all").address(), move |_| {
-            let mut random = random.lock().expect("no panic");
-            let kind = [0, 0, 0, 1, 1, 1, 2, 3][random.random_range(0..8)];
+        let road = Road::to(rig.handler("all").address(), move |place| {
+            let kind = [0, 1, 2, 0, 1, 0, 1, 0, 1, 3, 0, 1, 0, 1, 0, 1][place % 16];
             counts[kind].fetch_add(1, Ordering::SeqCst);
             let bump = Some([Bump::Reset, Bump::End, Bump::Silence, Bump::Crawl][kind]);
-            Stretch { bytes: random.random_range(0..longest), bump }
+            Stretch { bytes: random.lock().expect("no panic").random_range(0..longest), bump }
         });
         let road = road.await.expect("a road");
         rewrite(&rig, &rig.handler("all").url(), &road.url());
         let service = rig.start().await;
-        for n in 0..200 {
+        for n in 0..120 {
             rig.message(n % 9, "x", &["all"]);
         }
         rig.until_settled().await;
         let balance = rig.assert_balanced();
         assert!(balance.repeats > 0, "no answer was lost: {balance}");
         let met: Vec<usize> = met.iter().map(|count| count.load(Ordering::SeqCst)).collect();
-        assert!(met[0] > 0 && met[1] > 0 && met[2] + met[3] > 0, "resets, ends, silence, crawls: {met:?}");
+        assert!(met.iter().all(|count| *count > 0), "resets, ends, silence, crawls: {met:?}");
         service.stop().await;
     }
 }
