@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event_router::app::worker::Worker;
+use event_router::attempts::Attempts;
 use event_router::clock::Clock;
 use event_router::delivery::{self, BackoffSettings, Sender};
 use event_router::domain::event::{Event, Source};
 use event_router::domain::ids::{DestinationName, EventId, GroupId, Seq, Ts};
 use event_router::domain::time::Moment;
 use event_router::outbox::kv::{Batch, Kv};
-use event_router::outbox::records::ReplayFilter;
+use event_router::outbox::records::ReplayOrder;
 use event_router::outbox::space::Limits;
 use event_router::outbox::state::State;
 use event_router::outbox::views::{ListState, Selector, Stats};
@@ -33,6 +34,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::within;
+use crate::store_rig::all_dead;
 
 /// Ten milliseconds before a full second: a date of `Retry-After` is that far off.
 const START: Moment = Moment(1_790_000_000_990);
@@ -155,6 +157,7 @@ fn begin(disk: &MemoryDisk, clock: &Clock, url: &str, life: u64, batch_max: usiz
         max_age: to.max_age,
         sender: Sender::new(&to).expect("a sender"),
         outbox: outbox.clone(),
+        attempts: Attempts::default(),
         status: Status::new(clock.now()),
         clock: clock.clone(),
         seed: life,
@@ -266,10 +269,11 @@ impl Bench {
                 let dead = self.one_of(ListState::Dead, choice);
                 let Some(seq) = dead.or_else(|| self.one_of(ListState::Expired, choice)) else { return };
                 self.raced |= !self.check().0.replays.is_empty();
-                self.life.outbox.operate(Operation::DiscardDead(0, vec![seq])).await.expect("committed");
+                self.life.outbox.operate(vec![Operation::DiscardDead(0, vec![seq])]).await.expect("committed");
             }
             Action::Replay { expired } => {
-                self.life.outbox.replay(0, ReplayFilter::default(), 1, expired).await.expect("committed");
+                let order = ReplayOrder { expired, ..all_dead(0, 1) };
+                self.life.outbox.operate(vec![Operation::Replay(order)]).await.expect("committed");
             }
             Action::Restart { kill } => self.restart(kill).await,
             Action::Pass { seconds } => {
