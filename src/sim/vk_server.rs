@@ -105,6 +105,7 @@ pub(super) struct Inner {
     /// Types that are off.
     off: HashSet<String>,
     pub(super) polls: Vec<u64>,
+    pub(super) answers: Vec<(u64, Instant)>,
     pub(super) calls: HashMap<String, u64>,
     /// How many messages were given an event id here.
     invented: u64,
@@ -209,6 +210,7 @@ impl VkServer {
             community: Value::Null,
             off: HashSet::new(),
             polls: Vec::new(),
+            answers: Vec::new(),
             calls: HashMap::new(),
             invented: 0,
         };
@@ -371,6 +373,12 @@ impl VkServer {
     #[must_use]
     pub fn polls(&self) -> Vec<u64> {
         self.inner().polls.clone()
+    }
+
+    /// Every poll that was answered with what there is: the ts it was asked with, and when.
+    #[must_use]
+    pub fn answers(&self) -> Vec<(u64, Instant)> {
+        self.inner().answers.clone()
     }
 
     /// How often a method was called.
