@@ -12,7 +12,7 @@ use crate::domain::ids::{EventId, GroupId, Seq};
 
 /// What an event costs in a chunk besides its body, id and type, at most.
 const EVENT_OVERHEAD_BYTES: usize = 64;
-/// How many keys are read at a time.
+/// How many keys are read at a time at most.
 const PAGE_KEYS: usize = 64;
 
 /// An event of the log with those who take it.
@@ -127,8 +127,12 @@ pub fn read(kv: &dyn Kv, from: Seq, head: Seq, max_bytes: usize) -> Result<Vec<C
         return Err(damaged(&keys::chunk(from), "no chunk of the log holds this position"));
     };
     let mut bytes = 0;
+    // As many full chunks as are asked for; only where they turn out to be small, more of them.
+    let mut page_keys = max_bytes / (2 * PART_BYTES);
     while at < head && bytes < max_bytes {
-        let page = kv.scan(&keys::chunk(at), &keys::chunk(head), PAGE_KEYS)?;
+        page_keys = page_keys.clamp(1, PAGE_KEYS);
+        let page = kv.scan(&keys::chunk(at), &keys::chunk(head), page_keys)?;
+        page_keys *= 2;
         let before = at;
         for (key, value) in &page {
             let Some(first) = keys::chunk_first(key) else { continue };
