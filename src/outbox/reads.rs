@@ -13,7 +13,7 @@ use super::handle::Outbox;
 use super::inspect;
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
-use super::log::{self, Chunk};
+use super::log::{self, Logged};
 use super::records::{
     AsideRecord, BackfillRecord, Checkpoint, DestinationRecord, GapRecord, History, QuarantineRecord, ReplayRecord,
 };
@@ -81,12 +81,18 @@ impl Outbox {
         if from >= limit {
             return Ok(Page { events: Vec::new(), end: from });
         }
+        let ours = |logged: &Logged| (from..limit).contains(&logged.queued.seq) && logged.destinations.contains(&id);
         let mut page = Page { events: Vec::new(), end: from };
         if let Some(chunks) = self.shared.window.read(from, READ_BYTES) {
-            chunks.iter().for_each(|chunk| take(&mut page, chunk, id, from, limit));
+            for chunk in chunks {
+                page.end = chunk.end().min(limit).max(page.end);
+                page.events.extend(chunk.events.iter().filter(|one| ours(one)).map(|one| one.queued.clone()));
+            }
         } else {
-            let chunks = self.read_store(move |kv| log::read(kv, from, head, READ_BYTES)).await?;
-            chunks.iter().for_each(|chunk| take(&mut page, chunk, id, from, limit));
+            for chunk in self.read_store(move |kv| log::read(kv, from, head, READ_BYTES)).await? {
+                page.end = chunk.end().min(limit).max(page.end);
+                page.events.extend(chunk.events.into_iter().filter(ours).map(|one| one.queued));
+            }
         }
         Ok(page)
     }
@@ -255,11 +261,4 @@ impl Outbox {
             Err(_) => Err(OutboxError::Closed),
         }
     }
-}
-
-fn take(page: &mut Page, chunk: &Chunk, id: DestinationId, from: Seq, limit: Seq) {
-    let inside = |seq: Seq| seq >= from && seq < limit;
-    let ours = chunk.events.iter().filter(|logged| inside(logged.queued.seq) && logged.destinations.contains(&id));
-    page.events.extend(ours.map(|logged| logged.queued.clone()));
-    page.end = chunk.end().min(limit).max(page.end);
 }
