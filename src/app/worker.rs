@@ -126,8 +126,8 @@ impl Worker {
         let at = self.clock.now();
         let Begun { dispatch, along, number } = begun;
         let attempt = Attempt {
-            event: dispatch.event.clone(),
-            along: along.iter().map(|dispatch| dispatch.event.clone()).collect(),
+            event: &dispatch.event,
+            along: along.iter().map(|dispatch| &dispatch.event).collect(),
             list: self.batch_max > 1,
             number,
             replay: dispatch.key.replay,

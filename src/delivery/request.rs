@@ -15,11 +15,11 @@ const TIMESTAMP: &str = "webhook-timestamp";
 
 /// One attempt at a delivery.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub struct Attempt<'a> {
     /// The event and its position.
-    pub event: Queued,
+    pub event: &'a Queued,
     /// What goes along with it, in order.
-    pub along: Vec<Queued>,
+    pub along: Vec<&'a Queued>,
     /// Whether the body is a list, even of one.
     pub list: bool,
     /// Number of this attempt, from 1.
@@ -30,7 +30,7 @@ pub struct Attempt {
 
 /// The headers of an attempt that is made at `now`.
 #[must_use]
-pub fn headers(attempt: &Attempt, now: Moment) -> HeaderMap {
+pub fn headers(attempt: &Attempt<'_>, now: Moment) -> HeaderMap {
     let event = &attempt.event.event;
     let id = match attempt.list {
         false => event.event_id.as_str().to_owned(),
@@ -54,11 +54,11 @@ pub fn headers(attempt: &Attempt, now: Moment) -> HeaderMap {
 
 /// The body of an attempt.
 #[must_use]
-pub fn body(attempt: &Attempt) -> Bytes {
+pub fn body(attempt: &Attempt<'_>) -> Bytes {
     if !attempt.list {
         return attempt.event.event.body.clone();
     }
-    let all = std::iter::once(&attempt.event).chain(&attempt.along).map(|queued| &queued.event.body);
+    let all = std::iter::once(attempt.event).chain(attempt.along.iter().copied()).map(|queued| &queued.event.body);
     let mut body = Vec::with_capacity(1 + all.clone().map(|body| body.len() + 1).sum::<usize>());
     for (place, one) in all.enumerate() {
         body.push(if place == 0 { b'[' } else { b',' });
@@ -92,7 +92,7 @@ mod tests {
     use crate::domain::event::Event;
     use crate::domain::ids::{EventId, GroupId, Seq};
 
-    fn attempt(event_type: &str) -> Attempt {
+    fn queued(event_type: &str, source: Source) -> Queued {
         let event = Event {
             group: GroupId::new(1).expect("an id"),
             event_id: EventId::parse("8dd5").expect("an id"),
@@ -102,18 +102,17 @@ mod tests {
             received_at: Moment(0),
             body: Bytes::from_static(b"{}"),
         };
-        Attempt {
-            event: Queued { seq: Seq(42), source: Source::Live, event },
-            number: 3,
-            replay: 0,
-            along: Vec::new(),
-            list: false,
-        }
+        Queued { seq: Seq(42), source, event }
+    }
+
+    fn attempt(event: &Queued) -> Attempt<'_> {
+        Attempt { event, number: 3, replay: 0, along: Vec::new(), list: false }
     }
 
     #[test]
     fn an_attempt_says_what_the_contract_promises() {
-        let headers = headers(&attempt("message_new"), Moment(1_709_107_923_999));
+        let event = queued("message_new", Source::Live);
+        let headers = headers(&attempt(&event), Moment(1_709_107_923_999));
         let mut lines: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
         lines.sort();
@@ -132,9 +131,9 @@ mod tests {
 
     #[test]
     fn a_replay_and_a_backfill_say_so() {
-        let mut attempt = attempt("message_new");
+        let event = queued("message_new", Source::Backfill);
+        let mut attempt = attempt(&event);
         attempt.replay = 5;
-        attempt.event.source = Source::Backfill;
         let headers = headers(&attempt, Moment(0));
         assert_eq!(headers["x-event-replay"], "5");
         assert_eq!(headers["x-event-source"], "backfill");
@@ -142,17 +141,22 @@ mod tests {
 
     #[test]
     fn a_type_that_no_header_can_carry_is_sent_without_what_does_not_fit() {
-        assert_eq!(headers(&attempt("new\nтип_x"), Moment(0))["x-event-type"], "new_x");
-        assert_eq!(headers(&attempt("\n"), Moment(0))["x-event-type"], "");
+        let check = |event_type: &str, expected: &str| {
+            let event = queued(event_type, Source::Live);
+            assert_eq!(headers(&attempt(&event), Moment(0))["x-event-type"], expected);
+        };
+        check("new\nтип_x", "new_x");
+        check("\n", "");
     }
 
     #[test]
     fn several_events_are_a_list_under_the_id_of_the_first_and_their_count() {
-        let mut several = attempt("message_new");
+        let event = queued("message_new", Source::Live);
+        let mut several = attempt(&event);
         several.list = true;
-        let id = |attempt: &Attempt| headers(attempt, Moment(0))[ID].to_str().expect("text").to_owned();
+        let id = |attempt: &Attempt<'_>| headers(attempt, Moment(0))[ID].to_str().expect("text").to_owned();
         assert_eq!((id(&several).as_str(), body(&several).as_ref()), ("8dd5+1", b"[{}]".as_slice()));
-        several.along = vec![several.event.clone(), several.event.clone()];
+        several.along = vec![&event, &event];
         assert_eq!((id(&several).as_str(), body(&several).as_ref()), ("8dd5+3", b"[{},{},{}]".as_slice()));
     }
 }

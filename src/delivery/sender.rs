@@ -125,7 +125,7 @@ impl Sender {
 
     /// Makes one attempt; `now` is what the request says of its time. Returns the outcome and how long it took.
     /// Dropping it abandons the attempt: the handler may have taken the event all the same.
-    pub async fn attempt(&self, attempt: &Attempt, now: Moment) -> (Outcome, Duration) {
+    pub async fn attempt(&self, attempt: &Attempt<'_>, now: Moment) -> (Outcome, Duration) {
         let start = Instant::now();
         let body = body(attempt);
         let mut headers = headers(attempt, now);
