@@ -4,8 +4,8 @@
 use std::future::{pending, ready};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -104,7 +104,15 @@ impl Worker {
                 () = until(due) => Woken::Due,
             };
             match woken {
-                Woken::Done(done) => line.finish(*done),
+                Woken::Done(done) => {
+                    line.finish(*done);
+                    // Whatever else is over by now needs no turn of its own.
+                    while !line.is_full()
+                        && let Some(Some(done)) = attempts.next().now_or_never()
+                    {
+                        line.finish(done);
+                    }
+                }
                 Woken::Replay(discards) => line.take_replays(discards).await?,
                 Woken::Relief(below) => line.relieve(below).await?,
                 Woken::Order(order) => line.discard(order).await?,
