@@ -94,9 +94,10 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
                 times.lock().expect("sound").push((number, Instant::now()));
             }
             buffer.drain(..length);
+            // Who has an answer finds its events counted.
+            let taken = shared.taken.fetch_add(events, Ordering::SeqCst) + events;
             // Who went away is asked nothing more.
             let Ok(()) = stream.write_all(ANSWER).await else { return };
-            let taken = shared.taken.fetch_add(events, Ordering::SeqCst) + events;
             if taken >= shared.wanted.load(Ordering::SeqCst) {
                 shared.reached.notify_one();
             }
