@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event_router::app::worker::Worker;
+use event_router::attempts::Attempts;
 use event_router::clock::Clock;
 use event_router::delivery::{BackoffSettings, Sender, Settings};
 use event_router::domain::event::{Event, Source};
@@ -91,6 +92,7 @@ impl Backlog {
             max_age: None,
             sender: Sender::new(&settings).expect("a sender"),
             outbox: self.outbox.clone(),
+            attempts: Attempts::default(),
             status: self.status.clone(),
             clock: Clock::system(),
             seed: 1,

@@ -55,6 +55,10 @@ struct Bench {
     sent: u64,
 }
 
+fn attempt(event: &Queued) -> Attempt<'_> {
+    Attempt { event, along: Vec::new(), list: false, number: 1, replay: 0 }
+}
+
 impl Bench {
     /// A handler at one address, another one at the same port of another address, and a sender that knows a name.
     async fn new(host: &str) -> Self {
@@ -76,20 +80,20 @@ impl Bench {
         Self { sender, names, old, new, sent: 0 }
     }
 
-    fn attempt(&mut self) -> Attempt {
+    fn event(&mut self) -> Queued {
         self.sent += 1;
-        let event = Queued { seq: Seq(self.sent), source: From::Live, event: event(self.sent, 1, 10) };
-        Attempt { event, along: Vec::new(), list: false, number: 1, replay: 0 }
+        Queued { seq: Seq(self.sent), source: From::Live, event: event(self.sent, 1, 10) }
     }
 
     async fn send(&mut self, at: Duration) -> Outcome {
-        let attempt = self.attempt();
-        within("an attempt", self.sender.attempt(&attempt, START.plus(at))).await.0
+        let event = self.event();
+        within("an attempt", self.sender.attempt(&attempt(&event), START.plus(at))).await.0
     }
 
     /// Several attempts at once: each needs a connection.
     async fn send_together(&mut self, at: Duration) {
-        let attempts: Vec<Attempt> = (0..TOGETHER).map(|_| self.attempt()).collect();
+        let events: Vec<Queued> = (0..TOGETHER).map(|_| self.event()).collect();
+        let attempts: Vec<Attempt<'_>> = events.iter().map(attempt).collect();
         let all = join_all(attempts.iter().map(|attempt| self.sender.attempt(attempt, START.plus(at))));
         within("several attempts", all).await.iter().for_each(|(outcome, _)| assert_eq!(*outcome, TAKEN));
     }
@@ -139,7 +143,8 @@ async fn deliveries_follow_a_name_within_a_minute_although_its_old_place_still_a
         let held = release.subscribe();
         move |_| Answer::Until(held.clone(), 200)
     });
-    let (late, next) = (bench.attempt(), bench.attempt());
+    let (late, next) = (bench.event(), bench.event());
+    let (late, next) = (attempt(&late), attempt(&next));
     let (old, new) = (bench.old.clone(), bench.new.clone());
     let (before, after) = (START.plus(LOOKED_UP_EVERY - SECOND), START.plus(LOOKED_UP_EVERY));
     let so_far = bench.came();
