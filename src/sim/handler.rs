@@ -59,6 +59,9 @@ pub enum Answer {
     Hang,
 }
 
+/// How many clients may wait to be let in.
+const BACKLOG: u32 = 1024;
+
 type Script = Arc<dyn Fn(&Received) -> Answer + Send + Sync>;
 
 /// A running handler; clones steer the same.
@@ -67,6 +70,8 @@ pub struct Handler(Arc<Shared>);
 
 struct Shared {
     address: SocketAddr,
+    /// Keeps the port from others while it is closed: bound, and never listening.
+    _port: TcpSocket,
     identity: Option<Identity>,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
@@ -115,14 +120,16 @@ impl Handler {
     /// # Errors
     /// When somebody else has taken it.
     pub async fn start_at(address: SocketAddr) -> io::Result<Self> {
-        Self::on(TcpListener::bind(address).await?, None)
+        Self::on(address, None)
     }
 
     async fn start_with(identity: Option<Identity>) -> io::Result<Self> {
-        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?, identity)
+        Self::on((Ipv4Addr::LOCALHOST, 0).into(), identity)
     }
 
-    fn on(listener: TcpListener, identity: Option<Identity>) -> io::Result<Self> {
+    fn on(address: SocketAddr, identity: Option<Identity>) -> io::Result<Self> {
+        let port = bind(address)?;
+        let address = port.local_addr()?;
         let script: Script = Arc::new(|_| Answer::Status(200, "ok"));
         let inner = Inner {
             received: Vec::new(),
@@ -133,10 +140,10 @@ impl Handler {
             endless_bytes: 0,
             in_hand: 0,
         };
-        let (address, changed) = (listener.local_addr()?, watch::Sender::new(0));
-        let shared = Shared { address, identity, inner: Mutex::new(inner), changed };
+        let changed = watch::Sender::new(0);
+        let shared = Shared { address, _port: port, identity, inner: Mutex::new(inner), changed };
         let handler = Self(Arc::new(shared));
-        handler.serve(listener);
+        handler.serve(bind(address)?.listen(BACKLOG)?);
         Ok(handler)
     }
 
@@ -183,10 +190,7 @@ impl Handler {
         if let Some(mut ended) = ended {
             while ended.join_next().await.is_some() {}
         }
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(self.0.address)?;
-        self.serve(socket.listen(1024)?);
+        self.serve(bind(self.0.address)?.listen(BACKLOG)?);
         Ok(())
     }
 
@@ -253,6 +257,15 @@ impl Handler {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A socket at an address that others of this handler may have, too.
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// A request that is being answered.

@@ -22,6 +22,8 @@ use tokio::sync::watch;
 use crate::rig::within;
 use crate::store_rig::event;
 
+const OLD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
+const NEW: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 const START: Moment = Moment(1_790_000_000_000);
 
 /// What a name means at the moment, and how often it was asked.
@@ -63,10 +65,9 @@ impl Bench {
     /// A handler at one address, another one at the same port of another address, and a sender that knows a name.
     async fn new(host: &str) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let old = Handler::start().await.expect("a handler");
+        let old = Handler::start_at((OLD, 0).into()).await.expect("a handler");
         let port = old.address().port();
-        let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-        let new = Handler::start_at(SocketAddr::new(other, port)).await.expect("a handler");
+        let new = Handler::start_at((NEW, port).into()).await.expect("a handler");
         let names = Phonebook(Arc::new((Mutex::new(old.address().ip()), AtomicUsize::new(0))));
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("event-router.toml");
@@ -175,7 +176,7 @@ async fn deliveries_follow_a_name_within_a_minute_although_its_old_place_still_a
 /// An address cannot change: its connections are kept as long as they work.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_an_address_are_kept_for_ever() {
-    let mut bench = Bench::new("127.0.0.1").await;
+    let mut bench = Bench::new(&OLD.to_string()).await;
     for n in 0..5 {
         assert_eq!(bench.send(LOOKED_UP_EVERY * 2 * n).await, TAKEN);
     }

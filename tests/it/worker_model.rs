@@ -175,8 +175,8 @@ impl Bench {
         State::found(&mut batch);
         disk.current().commit(&batch).expect("committed");
         let handler = Handler::start().await.expect("a handler");
-        let (now, said) = (clock.clone(), AtomicUsize::new(0));
-        handler.answer(move |_| {
+        let said = AtomicUsize::new(0);
+        handler.answer(move |received| {
             let say = answers[said.fetch_add(1, Ordering::SeqCst) % answers.len()];
             match say {
                 _ if healed.load(Ordering::SeqCst) => Answer::Status(200, ""),
@@ -185,8 +185,10 @@ impl Bench {
                 Say::Fail(status) => Answer::Status(status, "not now"),
                 Say::Later(status, false) => Answer::RetryAfter(status, "0"),
                 Say::Later(status, true) => {
-                    let second = u64::try_from(now.now().unix_seconds() + 1).expect("after 1970");
-                    let date = std::time::UNIX_EPOCH + Duration::from_secs(second);
+                    // By the time of the request: the clock may have been moved since.
+                    let sent = received.headers["webhook-timestamp"].to_str().expect("text");
+                    let second = Duration::from_secs(sent.parse::<u64>().expect("a number") + 1);
+                    let date = std::time::UNIX_EPOCH + second;
                     Answer::RetryAfter(status, httpdate::fmt_http_date(date).leak())
                 }
             }
