@@ -23,9 +23,9 @@ struct Args {
     /// Fewer and shorter rounds.
     #[arg(long)]
     quick: bool,
-    /// Only the drains.
+    /// Only this part.
     #[arg(long)]
-    drain: bool,
+    only: Option<Part>,
     /// How many events wait for a drain.
     #[arg(long)]
     events: Option<u64>,
@@ -35,6 +35,15 @@ struct Args {
     /// What cargo says when it benches; without it, it only wants to know whether this runs.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Drain,
+    Latency,
+    Neighbours,
+    Outage,
 }
 
 /// How much is measured.
@@ -81,10 +90,17 @@ async fn main() {
     );
     println!("a floor takes turns with us in each round; ratio: median of the rounds' ratios, 1 is the floor");
     let disk = env::var_os("BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-    drain::measure(&disk, &size, *args.retention).await;
-    if !args.drain {
+    let wanted = |part| args.only.is_none_or(|only| only == part);
+    if wanted(Part::Drain) {
+        drain::measure(&disk, &size, *args.retention).await;
+    }
+    if wanted(Part::Latency) {
         latency::measure(&disk, &size).await;
+    }
+    if wanted(Part::Neighbours) {
         latency::measure_neighbours(&disk, &size).await;
+    }
+    if wanted(Part::Outage) {
         outage::measure(&disk, &size).await;
     }
 }

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use event_router::app::worker::Worker;
 use event_router::delivery::BackoffSettings;
 use event_router::sim::handler::Handler;
 
@@ -31,7 +32,7 @@ pub(crate) async fn measure(disk: &Path, size: &Size) {
     );
     println!("floor of all: a bare loop posts the same events, 16 at once");
     let mut told = [const { Vec::new() }; 6];
-    for _ in 0..size.rounds {
+    for round in 0..size.rounds {
         let handler = side.spawn(Handler::start()).await.expect("no panic").expect("a handler");
         let bare = Instant::now();
         post_all(&client(MANNER.concurrency), &handler.url(), posts(0, EVENTS, 1), MANNER.concurrency).await;
@@ -42,7 +43,9 @@ pub(crate) async fn measure(disk: &Path, size: &Size) {
         let backlog = Backlog::open(dir.path(), Duration::ZERO).await;
         backlog.fill(0, EVENTS).await;
         let mut figures = (0, Duration::ZERO, Duration::ZERO);
-        run_until(backlog.worker(&handler.url(), MANNER, BACKOFF), async {
+        // Each round draws other waits.
+        let worker = Worker { seed: round as u64, ..backlog.worker(&handler.url(), MANNER, BACKOFF) };
+        run_until(worker, async {
             tokio::time::sleep(size.away).await;
             let id = backlog.outbox.destination(&backlog.name).expect("registered");
             let resume = backlog.outbox.resume(id).await.expect("read");
