@@ -67,7 +67,7 @@ pub(crate) async fn measure(disk: &Path, size: &Size, retention: Duration) {
         let mut told = [const { Vec::new() }; 5];
         for round in 0..=*drain_rounds {
             // What is in flight at the end of a turn is part of it: the next one is shorter, or the backlog is empty.
-            let wanted = (round + 1) * slice - delivered;
+            let wanted = ((round + 1) * slice).saturating_sub(delivered);
             if filled < delivered + wanted {
                 backlog.fill(filled, filled + events).await;
                 filled += events;

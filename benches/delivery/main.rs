@@ -66,7 +66,7 @@ const QUICK: Size =
     Size { events: 20_000, drain_rounds: 5, rounds: 3, span: Duration::from_secs(1), away: Duration::from_secs(2) };
 /// For who only wants to know whether this runs.
 const GLANCE: Size = Size {
-    events: 400,
+    events: 4000,
     drain_rounds: 2,
     rounds: 1,
     span: Duration::from_millis(100),
