@@ -8,14 +8,16 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::dashboard::{self, Dashboard};
 use super::live::{not_ready, overlay};
 use super::metrics;
 use super::tail;
+use super::tcp::Bodies;
 use crate::attempts::Attempts;
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
@@ -51,11 +53,13 @@ pub struct Door {
     pub workers: HashMap<DestinationName, mpsc::Sender<Discard>>,
     /// What ends the answers that have no end of their own.
     pub stop: CancellationToken,
+    /// What the page sees.
+    pub dashboard: Dashboard,
 }
 
 impl Door {
     /// What is on disk, with the state of the moment laid over it.
-    async fn stats(&self) -> Result<Stats, Trouble> {
+    pub(super) async fn stats(&self) -> Result<Stats, Trouble> {
         let (now, dir) = (self.clock.now(), self.outbox.dir().display().to_string());
         let mut stats = self.outbox.read_store(move |kv| inspect::stats(kv, &dir, now)).await?;
         overlay(&mut stats, &self.status.board(), &self.configured);
@@ -72,10 +76,13 @@ impl Door {
 
 /// The one router.
 pub(super) fn router(door: Door) -> Router {
-    Router::new()
-        .route("/healthz", get(async || "alive\n"))
+    let page = dashboard::files().into_iter().fold(Router::new(), |page, (path, file)| page.route(path, file));
+    page.route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
+        .route("/assets/door.json", get(dashboard::door))
+        .route("/api/v1/live", get(dashboard::live))
+        .route("/api/v1/plots", get(dashboard::plots))
         .route("/api/v1/stats", get(stats))
         .route("/api/v1/events", get(list))
         .route("/api/v1/events/{id}", get(show))
@@ -116,10 +123,17 @@ async fn list(State(door): State<Door>, Query(selector): Query<Selector>) -> Res
     Ok(Json(door.outbox.read_store(move |kv| lookup::list(kv, &selector)).await?))
 }
 
-async fn show(State(door): State<Door>, Path(id): Path<String>) -> Result<Json<Shown>, Trouble> {
+async fn show(
+    State(door): State<Door>,
+    bodies: Option<Extension<Bodies>>,
+    Path(id): Path<String>,
+) -> Result<Json<Shown>, Trouble> {
     let shown = door.outbox.read_store(move |kv| lookup::show(kv, &id)).await?;
     let mut shown = shown.ok_or(Trouble::Unknown)?;
     lookup::explain(&mut shown, &door.stats().await?);
+    if bodies.is_some_and(|Extension(bodies)| bodies == Bodies(false)) {
+        (shown.body, shown.raw) = (None, None);
+    }
     Ok(Json(shown))
 }
 

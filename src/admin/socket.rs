@@ -3,6 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -27,8 +28,18 @@ pub enum AdminError {
         /// Why.
         source: io::Error,
     },
+    /// Nobody can listen there.
+    #[error(
+        "admin.listen: {listen} cannot be listened at: {source}; give another address, or \"off\": the commands use the socket in outbox.dir"
+    )]
+    Listen {
+        /// Where.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// It broke.
-    #[error("the operator's socket broke: {0}")]
+    #[error("the operator's door broke: {0}")]
     Serve(io::Error),
 }
 

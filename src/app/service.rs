@@ -81,8 +81,14 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
         clock: clock.clone(),
         configured: names,
         stop: stop.clone(),
+        dashboard: admin::Dashboard::default(),
     };
     let socket = admin::Socket::bind(&settings.outbox.dir)?;
+    if let Some(listen) = settings.admin.listen {
+        let tcp = admin::Tcp::bind(listen, settings.admin.token).await?;
+        tracing::info!(address = ?tcp.address(), "the operator's door is open on TCP");
+        tasks.spawn("admin on TCP", tcp.serve(board.clone(), stop.clone()));
+    }
     tasks.spawn("admin", socket.serve(board, stop.clone()));
     let takes = settings.destinations.iter().map(|(to, rule)| (to.name.clone(), rule.clone())).collect();
     let community = Community { client: client.clone(), destinations: takes };

@@ -1,5 +1,7 @@
 //! Everything a running service must know: the sum of what its components must know.
 
+use std::net::SocketAddr;
+
 use crate::domain::convert;
 use crate::domain::route::Rule;
 use crate::secret::Secret;
@@ -22,6 +24,17 @@ pub struct Settings {
     pub destinations: Vec<(delivery::Settings, Rule)>,
     /// Where log records go besides stderr.
     pub workstream_log: Option<WorkstreamSettings>,
+    /// The operator's door besides the socket.
+    pub admin: AdminSettings,
+}
+
+/// The `[admin]` of the contract.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminSettings {
+    /// Where TCP is listened at, if anywhere.
+    pub listen: Option<SocketAddr>,
+    /// What whoever comes by TCP must show.
+    pub token: Option<Secret>,
 }
 
 /// The `[workstream_log]` of the contract.

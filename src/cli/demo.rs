@@ -110,7 +110,7 @@ impl Stage {
         let dir = tempfile::Builder::new().prefix("event-router-demo-").tempdir()?;
         let vk = VkServer::start(Settings { seed, ..Settings::default() }).await?;
         let mut config = format!(
-            "[vk]\napi_url = \"{}\"\ngroup_id = {}\nwait = \"5s\"\n[outbox]\ndir = {:?}\n[delivery]\nmax_interval = \"2s\"\n[log]\nlevel = \"debug\"\n",
+            "[vk]\napi_url = \"{}\"\ngroup_id = {}\nwait = \"5s\"\n[admin]\nlisten = \"off\"\n[outbox]\ndir = {:?}\n[delivery]\nmax_interval = \"2s\"\n[log]\nlevel = \"debug\"\n",
             vk.url(),
             vk.group_id(),
             dir.path().join("data"),

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::io::{ErrorKind, Write, stdout};
 use std::process::ExitCode;
 
+use crate::admin::AdminError;
 use crate::app::RunError;
 use crate::config::Problems;
 use crate::outbox::OutboxError;
@@ -95,6 +96,9 @@ impl From<RunError> for Failure {
             RunError::Outbox(error) => error.into(),
             error @ (RunError::Client(_) | RunError::Sender(_)) => {
                 Self { words: chain(&error), exit: Exit::Configuration }
+            }
+            RunError::Admin(AdminError::Listen { ref source, .. }) if source.kind() == ErrorKind::AddrInUse => {
+                Self { words: chain(&error), exit: Exit::Unavailable }
             }
             error => Self { words: chain(&error), exit: Exit::Failed },
         }

@@ -1,6 +1,7 @@
 //! Every section but the destinations: its defaults, its bounds, the setting it becomes. What is not built yet is not here,
 //! and so unknown. Deliberately absent: where values come from (`source`), destinations (`destinations`).
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::reader::{Context, Reader};
 use super::source::{DEFAULT_FILE, Merged, Source, merge};
 use super::values;
 use crate::app;
-use crate::app::settings::WorkstreamSettings;
+use crate::app::settings::{AdminSettings, WorkstreamSettings};
 use crate::domain::convert;
 use crate::domain::ids::{DestinationName, GroupId};
 use crate::domain::route::Rule;
@@ -107,6 +108,7 @@ pub(super) fn read(merged: Merged) -> (Context, Result<Loaded, Problems>) {
     let defaults = Delivery::default().overridden(&root.table("delivery"), true);
     let destinations = destinations_section(&root.table("destinations"), &defaults);
     let workstream_log = workstream_section(&root.table("workstream_log"));
+    let admin = admin_section(&root.table("admin"));
     let log = log_section(&root.table("log"));
     root.finish();
     let mut problems = context.problems.take();
@@ -135,7 +137,7 @@ pub(super) fn read(merged: Merged) -> (Context, Result<Loaded, Problems>) {
     let service = match vk {
         Some(vk) if missing.is_empty() => {
             let (events, outbox) = (events.clone(), outbox.clone());
-            Ok(app::Settings { service_name, vk, names, events, outbox, destinations, workstream_log })
+            Ok(app::Settings { service_name, vk, names, events, outbox, destinations, workstream_log, admin })
         }
         _ => Err(Problems(missing)),
     };
@@ -222,6 +224,22 @@ fn workstream_section(table: &Reader<'_>) -> Option<WorkstreamSettings> {
     Some(WorkstreamSettings { url: url?, level })
 }
 
+/// Beyond this machine a door without a lock is none.
+fn admin_section(table: &Reader<'_>) -> AdminSettings {
+    let expected = "an address and a port like \"127.0.0.1:9180\", or \"off\"";
+    let listen = table.text("listen", expected, |text| match text {
+        "off" => Some(None),
+        _ => text.parse::<SocketAddr>().ok().map(Some),
+    });
+    let listen = listen.unwrap_or(Some(SocketAddr::from(([127, 0, 0, 1], 9180))));
+    let token = table.secret("token", "a token without blanks", values::is_token);
+    if listen.is_some_and(|listen| !listen.ip().is_loopback()) && !table.has("token") && !table.has("token_file") {
+        table.problem("token", "found nothing, expected a token, as admin.listen is no loopback address");
+    }
+    table.finish();
+    AdminSettings { listen, token }
+}
+
 fn log_section(table: &Reader<'_>) -> LogSettings {
     let format = table.text("format", "\"pretty\" or \"json\"", |text| match text {
         "pretty" => Some(Format::Pretty),
@@ -280,7 +298,8 @@ mod tests {
 
     #[test]
     fn the_document_lists_exactly_the_keys_that_are_accepted() {
-        let sections = ["vk", "events", "enrichment", "outbox", "delivery", "destinations", "workstream_log", "log"];
+        let sections =
+            ["vk", "events", "enrichment", "outbox", "delivery", "destinations", "workstream_log", "admin", "log"];
         let (context, _) = complete(None);
         let known = context.known.take().into_iter();
         let keys = known.filter(|key| !sections.contains(&key.as_str()) && key != "destinations.sample");
@@ -308,6 +327,6 @@ mod tests {
         let checked = told.map(|row| {
             assert_eq!(loaded(Some((row.key, row.default.trim_matches('`')))), loaded(None), "{}", row.key);
         });
-        assert_eq!(checked.count(), 29);
+        assert_eq!(checked.count(), 30);
     }
 }

@@ -38,7 +38,15 @@ const ONLY_IN: [(&str, &[&str], &str); 10] = [
     ("unbounded_channel", &[], "every queue has a limit"),
     (
         ".expose()",
-        &["secret.rs", "vk/client.rs", "delivery/sender.rs", "app/log.rs", "config/check.rs", "vk/wire.rs"],
+        &[
+            "admin/tcp.rs",
+            "secret.rs",
+            "vk/client.rs",
+            "delivery/sender.rs",
+            "app/log.rs",
+            "config/check.rs",
+            "vk/wire.rs",
+        ],
         "secrets are shown where they are sent",
     ),
     ("vk::wire", &["vk/mod.rs", "app/ingest.rs", "cli/check.rs"], "simulators do not share the parser"),

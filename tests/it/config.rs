@@ -452,9 +452,9 @@ fn a_key_that_is_not_known_is_a_problem_with_a_hint() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_not_accepted() {
-    let toml = format!("[admin]\nlisten = 'off'\n{COMPLETE}");
-    assert_eq!(problems(&setting(&toml, &[])), "admin: found a key that this version does not know");
+fn what_nobody_reads_is_not_accepted() {
+    let toml = format!("[dashboard]\nlisten = 'off'\n{COMPLETE}");
+    assert_eq!(problems(&setting(&toml, &[])), "dashboard: found a key that this version does not know");
 }
 
 #[test]
@@ -637,10 +637,10 @@ async fn a_file_of_a_ca_that_cannot_be_used_is_told_with_its_path() {
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let toml = "[vk]\ntokn = 'x'\nwait = '2m'\ngroup_id = 'many'\n[delivery]\nconcurrency = 0\n[destinations.d]\nurl = 'h'\n[admin]";
+    let toml = "[vk]\ntokn = 'x'\nwait = '2m'\ngroup_id = 'many'\n[delivery]\nconcurrency = 0\n[destinations.d]\nurl = 'h'\n[dashboard]";
     assert_eq!(
         problems(&setting(toml, &[("EVENT_ROUTER__LOG__LEVEL", "loud")])),
-        "admin: found a key that this version does not know\n\
+        "dashboard: found a key that this version does not know\n\
          delivery.concurrency: found 0, expected a whole number from 1 to 1024\n\
          destinations.d.url: found \"h\", expected an address like http://host:port/path\n\
          log.level (EVENT_ROUTER__LOG__LEVEL): found \"loud\", expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"\n\
@@ -649,7 +649,7 @@ fn all_problems_are_told_at_once() {
          vk.wait: found \"2m\", expected a span like \"25s\", from 1s to 1m 30s"
     );
     let refused = load(&setting(toml, &[]).source).expect_err("broken").to_string();
-    assert!(refused.starts_with("the configuration has 6 problems\n  admin: "), "{refused}");
+    assert!(refused.starts_with("the configuration has 6 problems\n  dashboard: "), "{refused}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The one integration binary: each module proves one promise, over real HTTP and real processes where they matter.
 #![allow(clippy::print_stderr, reason = "a test tells its seed and its figures")]
 
+mod admin;
 mod architecture;
 mod backfill;
 mod cli;

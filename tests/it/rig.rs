@@ -95,7 +95,7 @@ impl Rig {
         let vk = vk.expect("a simulated VK");
         let mut handlers = BTreeMap::new();
         let mut config = format!(
-            "{rest}\n[vk]\ntoken = \"a-secret-token\"\napi_url = {:?}\ngroup_id = {}\nwait = \"2s\"\n{more}\n[outbox]\ndir = {:?}\n{outbox}\n",
+            "{rest}\n[vk]\ntoken = \"a-secret-token\"\napi_url = {:?}\ngroup_id = {}\nwait = \"2s\"\n{more}\n[admin]\nlisten = \"off\"\n[outbox]\ndir = {:?}\n{outbox}\n",
             vk.url(),
             vk.group_id(),
             data
