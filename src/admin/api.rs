@@ -125,14 +125,16 @@ async fn list(State(door): State<Door>, Query(selector): Query<Selector>) -> Res
 
 async fn show(
     State(door): State<Door>,
-    bodies: Option<Extension<Bodies>>,
+    Extension(bodies): Extension<Bodies>,
     Path(id): Path<String>,
 ) -> Result<Json<Shown>, Trouble> {
     let shown = door.outbox.read_store(move |kv| lookup::show(kv, &id)).await?;
     let mut shown = shown.ok_or(Trouble::Unknown)?;
     lookup::explain(&mut shown, &door.stats().await?);
-    if bodies.is_some_and(|Extension(bodies)| bodies == Bodies(false)) {
+    if bodies == Bodies(false) {
         (shown.body, shown.raw) = (None, None);
+        let attempts = shown.row.deliveries.iter_mut().flat_map(|delivery| &mut delivery.history);
+        attempts.for_each(|attempt| attempt.excerpt.clear());
     }
     Ok(Json(shown))
 }
@@ -141,8 +143,16 @@ async fn gaps(State(door): State<Door>) -> Result<Json<Vec<GapView>>, Trouble> {
     Ok(Json(door.outbox.read_store(gaps::all).await?))
 }
 
-async fn groups(State(door): State<Door>, Query(selector): Query<Selector>) -> Result<Json<Vec<GroupView>>, Trouble> {
-    Ok(Json(door.outbox.read_store(move |kv| groups::groups(kv, &selector)).await?))
+async fn groups(
+    State(door): State<Door>,
+    Extension(bodies): Extension<Bodies>,
+    Query(selector): Query<Selector>,
+) -> Result<Json<Vec<GroupView>>, Trouble> {
+    let mut found = door.outbox.read_store(move |kv| groups::groups(kv, &selector)).await?;
+    if bodies == Bodies(false) {
+        found.iter_mut().for_each(|group| group.excerpt = None);
+    }
+    Ok(Json(found))
 }
 
 async fn replays(State(door): State<Door>) -> Result<Json<Vec<ReplayView>>, Trouble> {

@@ -41,8 +41,8 @@ pub(super) fn files() -> [(&'static str, MethodRouter<Door>); 4] {
 }
 
 /// Whether the page needs a token for what it asks.
-pub(super) async fn door(bodies: Option<Extension<Bodies>>) -> Json<Value> {
-    Json(json!({ "locked": bodies.is_some_and(|Extension(bodies)| bodies == Bodies(true)) }))
+pub(super) async fn door(Extension(bodies): Extension<Bodies>) -> Json<Value> {
+    Json(json!({ "locked": bodies == Bodies(true) }))
 }
 
 /// What the page sees besides the outbox; clones are the same.

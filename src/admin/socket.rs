@@ -7,10 +7,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use axum::Extension;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Door, router};
+use super::tcp::Bodies;
 
 /// Its name in the outbox's directory.
 pub const SOCKET_NAME: &str = "admin.sock";
@@ -72,8 +74,8 @@ impl Socket {
     /// When it breaks.
     pub async fn serve(self, door: Door, stop: CancellationToken) -> Result<(), AdminError> {
         let stopped = stop.clone();
-        let serve =
-            axum::serve(self.listener, router(door)).with_graceful_shutdown(async move { stopped.cancelled().await });
+        let serve = axum::serve(self.listener, router(door).layer(Extension(Bodies(true))))
+            .with_graceful_shutdown(async move { stopped.cancelled().await });
         // A client that does not hang up must not hold the service.
         let result = tokio::select! {
             result = async { serve.await } => result.map_err(AdminError::Serve),

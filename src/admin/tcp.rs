@@ -3,6 +3,7 @@
 //! a name of its own. With one, all but the two health checks and the page itself need it. Deliberately absent: what is
 //! answered (`api`), TLS (a proxy does that).
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -20,7 +21,8 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::api::{Door, router};
 use super::dashboard::observe;
@@ -29,6 +31,8 @@ use crate::secret::Secret;
 
 /// How many connections there are at once; who brings one more waits.
 const CONNECTIONS: usize = 64;
+/// How long a connection may have nothing to read or write. A page hears something each second, a tail every fifteen.
+const IDLE: Duration = Duration::from_secs(150);
 /// How long the head of an answer may take; the rest of a stream takes as long as it takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What a browser is told: nothing from elsewhere, nowhere else to be shown, nothing kept.
@@ -43,7 +47,7 @@ const HEADERS: [(header::HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-/// Whether whoever asks may see the bodies of events.
+/// Whether whoever asks may see the bodies of events, and what handlers said of them: an answer may repeat its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bodies(pub(super) bool);
 
@@ -83,15 +87,16 @@ impl Tcp {
     }
 
     async fn answer(self, door: Door) -> Result<(), AdminError> {
-        let guard = Arc::new(self.token);
-        let app = router(door).layer(from_fn_with_state(guard, admit));
-        let listener = Bounded { listener: self.listener, places: Arc::new(Semaphore::new(CONNECTIONS)) };
+        let (stop, places) = (door.stop.clone(), Arc::new(Semaphore::new(CONNECTIONS)));
+        let app = router(door).layer(from_fn_with_state(Arc::new(self.token), admit));
+        let listener = Bounded { listener: self.listener, places, stop };
         axum::serve(listener, app).await.map_err(AdminError::Serve)
     }
 }
 
 async fn admit(State(token): State<Arc<Option<Secret>>>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
     let open = ["/", "/healthz", "/readyz"].contains(&path) || path.starts_with("/assets/");
     let refusal = match token.as_ref() {
         Some(token) if !open && !is_known(request.headers(), token) => {
@@ -103,10 +108,13 @@ async fn admit(State(token): State<Arc<Option<Secret>>>, mut request: Request, n
         None if !is_direct(request.headers()) => {
             Some(refused(StatusCode::FORBIDDEN, "without admin.token ask for it by its address, or as localhost"))
         }
-        None if ![Method::GET, Method::HEAD].contains(request.method()) => {
+        None if is_from_elsewhere(request.headers()) => {
+            Some(refused(StatusCode::FORBIDDEN, "without admin.token no other page is answered"))
+        }
+        None if !reads => {
             Some(refused(StatusCode::FORBIDDEN, "without admin.token nothing is changed here; use the command line"))
         }
-        None if path == "/api/v1/export" => {
+        None if ["/api/v1/export", "/api/v1/tail"].contains(&path) => {
             Some(refused(StatusCode::FORBIDDEN, "without admin.token no bodies are shown; use the command line"))
         }
         _ => None,
@@ -116,7 +124,11 @@ async fn admit(State(token): State<Arc<Option<Secret>>>, mut request: Request, n
         None => {
             request.extensions_mut().insert(Bodies(token.is_some()));
             let late = |_| refused(StatusCode::SERVICE_UNAVAILABLE, "this took too long");
-            tokio::time::timeout(PATIENCE, next.run(request)).await.unwrap_or_else(late)
+            match reads {
+                true => tokio::time::timeout(PATIENCE, next.run(request)).await.unwrap_or_else(late),
+                // What changes something takes as long as it takes: it must not be cut in the middle.
+                false => next.run(request).await,
+            }
         }
     };
     for (name, value) in HEADERS {
@@ -139,6 +151,11 @@ fn is_known(headers: &HeaderMap, token: &Secret) -> bool {
     sent.len() == known.len() && std::hint::black_box(differ) == 0
 }
 
+/// Whether a browser asks for a page of somebody else's: it could read nothing, but make us work.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
+}
+
 /// Whether it was asked for by an address or as localhost.
 fn is_direct(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
@@ -155,6 +172,7 @@ fn is_direct(headers: &HeaderMap) -> bool {
 struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    stop: CancellationToken,
 }
 
 impl Listener for Bounded {
@@ -165,7 +183,8 @@ impl Listener for Bounded {
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return std::future::pending().await };
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Placed { stream, _place: place }, address)
+        let stopped = Box::pin(self.stop.clone().cancelled_owned());
+        (Placed { stream, idle: Box::pin(sleep(IDLE)), stopped, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -173,21 +192,43 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection and its place.
+/// A connection and its place. It ends when nothing has gone through it for long, and when the service stops: whoever neither
+/// reads nor writes must not keep others out, nor hold the outbox.
 struct Placed {
     stream: TcpStream,
+    idle: Pin<Box<Sleep>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Placed {
+    /// What came of a read or a write; an end, where it waits and has no more time.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, came: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if came.is_ready() {
+            self.idle.as_mut().reset(Instant::now() + IDLE);
+            return came;
+        }
+        if self.stopped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if self.idle.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
 }
 
 impl AsyncRead for Placed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let came = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.in_time(cx, came)
     }
 }
 
 impl AsyncWrite for Placed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let came = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.in_time(cx, came)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

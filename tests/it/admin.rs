@@ -58,7 +58,8 @@ impl Door {
 
     /// An event that is dead.
     async fn dead(&mut self) -> String {
-        self.rig.handler("all").answer(|_| Answer::Status(422, "no"));
+        // A handler that repeats its request, as some do.
+        self.rig.handler("all").answer(|_| Answer::Status(422, "no: a text that is nobody's business"));
         let id = self.rig.message(1, "a text that is nobody's business", &["all"]);
         self.rig.until("it is dead", |stats| view(stats, "all").dead == 1).await;
         id
@@ -80,12 +81,19 @@ async fn without_a_token_it_is_read_only_and_shows_no_bodies() {
     for path in ["/", "/healthz", "/readyz", "/metrics", "/api/v1/stats", "/api/v1/groups", "/api/v1/audit"] {
         assert_eq!(door.status(Method::GET, path, None).await, StatusCode::OK, "{path}");
     }
-    assert_eq!(door.status(Method::GET, "/api/v1/export", None).await, StatusCode::FORBIDDEN);
+    for path in ["/api/v1/export", "/api/v1/tail"] {
+        assert_eq!(door.status(Method::GET, path, None).await, StatusCode::FORBIDDEN, "{path}");
+    }
+    let groups = door.ask(Method::GET, "/api/v1/groups", None).send().await.expect("answered");
+    let text = groups.text().await.expect("a text");
+    assert!(text.contains("refused: HTTP 422") && !text.contains("nobody's business"), "{text}");
     let shown = door.ask(Method::GET, &format!("/api/v1/events/{id}"), None).send().await.expect("answered");
     let text = shown.text().await.expect("a text");
     assert!(text.contains("refused it with HTTP 422") && !text.contains("nobody's business"), "{text}");
     // A page of somebody else's, by way of a name of its own.
     let elsewhere = door.ask(Method::GET, "/api/v1/stats", None).header("host", "evil.example:9180").send().await;
+    assert_eq!(elsewhere.expect("answered").status(), StatusCode::FORBIDDEN);
+    let elsewhere = door.ask(Method::GET, "/api/v1/verify", None).header("sec-fetch-site", "cross-site").send().await;
     assert_eq!(elsewhere.expect("answered").status(), StatusCode::FORBIDDEN);
     door.service.stop().await;
 }
@@ -188,8 +196,15 @@ async fn the_moment_reaches_the_page_and_an_open_page_does_not_hold_the_service(
     let plots =
         door.ask(Method::GET, "/api/v1/plots", None).send().await.expect("answered").text().await.expect("text");
     assert!(plots.contains("<svg") && plots.contains("last 1 min"), "{plots}");
-    // The page stays open.
+    // The page stays open, another one reads nothing at all, and a third says nothing: the outbox is free nevertheless.
+    use tokio::io::AsyncWriteExt;
+    let mut deaf = tokio::net::TcpStream::connect(&door.address).await.expect("connected");
+    let head = format!("GET /api/v1/live HTTP/1.1\r\nhost: {}\r\n\r\n", door.address);
+    deaf.write_all(head.as_bytes()).await.expect("written");
+    let _silent = tokio::net::TcpStream::connect(&door.address).await.expect("connected");
     door.service.stop().await;
+    let again = door.rig.start().await;
+    again.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,7 +101,12 @@ function pipeline(stats) {
   $("pipeline").replaceChildren(...[vk, outbox, handlers].map((one) => el("li", {}, one)));
   const headline = trouble ? `VK: ${trouble}` : full ? `Outbox full: ${full.why}` : stuck.length
     ? stuck.map((one) => `${one.name}: ${one.why}`).join(" · ") : "All is well: VK is polled, everything is delivered as it comes.";
-  if ($("headline").textContent !== headline) $("headline").textContent = headline;
+  $("headline").textContent = headline;
+  // Said aloud only when a state has changed, not with every second that passes.
+  const states = [trouble ? "VK: in trouble" : "", full ? "Outbox: full" : "", ...stuck.map((one) => `${one.name}: ${one.state}`)];
+  const aloud = states.filter(Boolean).join(", ") || "All is well";
+  if ($("aloud").textContent !== aloud) $("aloud").textContent = aloud;
+  document.body.classList.remove("stale");
   document.title = `${trouble || full || look === "bad" ? "✗" : stuck.length ? "!" : "✓"} event-router`;
 }
 
@@ -130,11 +135,15 @@ function table(head, rows, nothing) {
       typeof cell === "number" ? el("td", { class: "n" }, COUNT.format(cell)) : el("td", {}, cell))))));
 }
 
-async function change(what, path, selector, count) {
-  if (!confirm(`${what} ${COUNT.format(count)} row(s)?`)) return;
+async function change(what, path, selector) {
   try {
-    const reason = "from the dashboard";
-    const told = await json(path, { id: null, selector, dry_run: false, reason });
+    const asked = { id: null, selector, dry_run: true, reason: "from the dashboard" };
+    const would = await json(path, asked);
+    const rows = Array.isArray(would) ? would.reduce((sum, one) => sum + one.matched, 0) : would.matched;
+    if (!confirm(`${what} ${COUNT.format(rows)} row(s)?`)) return;
+    // No more than was said: what has died since is not meant.
+    const seen = Array.isArray(would) ? {} : { up_to: would.up_to, died_by_ms: would.died_by_ms };
+    const told = await json(path, { ...asked, ...seen, dry_run: false });
     $("said").textContent = Array.isArray(told)
       ? told.map((one) => `${COUNT.format(one.matched)} of ${one.destination} are being replayed (replay ${one.number})`).join("; ") || "nothing matches"
       : `${COUNT.format(told.matched)} row(s) are discarded`;
@@ -152,8 +161,8 @@ function groups(found, now) {
       const label = `${one.cause} of ${one.destination || "quarantine"}`;
       const example = one.state === "quarantined" ? `q${one.example}` : `${one.example}`;
       const acts = one.cause === null ? "" : el("span", {},
-        el("button", { type: "button", "aria-label": `Replay ${label}`, onclick: () => change("Replay", "/api/v1/replays", selector, one.count) }, "Replay"), " ",
-        el("button", { type: "button", "aria-label": `Discard ${label}`, onclick: () => change("Discard for good", "/api/v1/discards", selector, one.count) }, "Discard"));
+        el("button", { type: "button", "aria-label": `Replay ${label}`, onclick: () => change("Replay", "/api/v1/replays", selector) }, "Replay"), " ",
+        el("button", { type: "button", "aria-label": `Discard ${label}`, onclick: () => change("Discard for good", "/api/v1/discards", selector) }, "Discard"));
       return [
         one.count, one.destination || "quarantine", one.cause || "(other causes)", ago(one.newest, now),
         el("a", { href: `#event-${example}`, onclick: () => show(example) }, example), one.excerpt || "–", acts,
@@ -207,13 +216,22 @@ async function show(id) {
   place.focus();
 }
 
+// Who works by keyboard stays where they are when a table is made anew.
+function renew(id, made) {
+  const place = $(id);
+  const mark = (one) => one && (one.getAttribute("aria-label") || one.getAttribute("href"));
+  const held = place.contains(document.activeElement) ? mark(document.activeElement) : null;
+  place.replaceChildren(made);
+  if (held) [...place.querySelectorAll("a, button")].find((one) => mark(one) === held)?.focus();
+}
+
 // What changes seldom, or takes a scan.
 async function slowly() {
   const now = new Date().toISOString();
-  const put = async (id, path, make) => $(id).replaceChildren(make(await json(path), now));
+  const put = async (id, path, make) => renew(id, make(await json(path), now));
   await Promise.all([
     Promise.all([json("/api/v1/groups?limit=50"), json("/api/v1/groups?limit=50&state=expired"), json("/api/v1/groups?limit=50&state=quarantined")])
-      .then((found) => $("groups").replaceChildren(groups(found.flat(), now))),
+      .then((found) => renew("groups", groups(found.flat(), now))),
     put("replays", "/api/v1/replays", replays),
     put("gaps", "/api/v1/gaps", gaps),
     json("/api/v1/plots").then((told) => {
@@ -225,12 +243,16 @@ async function slowly() {
   ]);
 }
 
+// How long the service may say nothing: it speaks each second.
+const SILENCE_MS = 10000;
+
 // Server-sent events, read by hand: an EventSource cannot send a header.
 async function live() {
   const reader = (await ask("/api/v1/live")).body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the service says nothing")), SILENCE_MS));
+    const { value, done } = await Promise.race([reader.read(), late]);
     if (done) throw new Error("the service has closed the stream");
     text += value;
     let end;
@@ -251,9 +273,10 @@ async function forever() {
     try {
       await live();
     } catch (error) {
-      $("headline").textContent = error.message;
+      $("headline").textContent = `${error.message}; what is shown is of ${new Date().toLocaleTimeString()} at the latest`;
       document.title = "✗ event-router";
-      if (!token()) await opened().catch(() => {});
+      document.body.classList.add("stale");
+      if (!token()) await opened(error.message).catch(() => {});
     }
     await new Promise((resolve) => setTimeout(resolve, 2000));
   }
@@ -261,7 +284,7 @@ async function forever() {
 
 async function often() {
   for (;;) {
-    if ($("token-form").hidden) await slowly().catch(() => {});
+    if ($("token-form").hidden && !document.hidden) await slowly().catch(() => {});
     await new Promise((resolve) => setTimeout(resolve, 5000));
   }
 }
@@ -270,6 +293,10 @@ let unlock;
 
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
+  if (!/^[\x21-\x7e]+$/.test($("token").value)) {
+    $("headline").textContent = "a token has no letters but ASCII: is another keyboard layout on?";
+    return;
+  }
   sessionStorage.setItem("token", $("token").value);
   $("token").value = "";
   $("token-form").hidden = true;
@@ -281,11 +308,11 @@ $("search").addEventListener("submit", (event) => {
 });
 
 // Nothing is asked for that would be refused.
-async function opened() {
+async function opened(why) {
   const door = await (await fetch("/assets/door.json")).json();
   if (door.locked && !token()) {
     $("token-form").hidden = false;
-    $("headline").textContent = "locked: it opens with the token of admin.token";
+    $("headline").textContent = `${why ? `${why}; ` : ""}locked: it opens with the token of admin.token`;
     $("token").focus();
     await new Promise((resolve) => { unlock = resolve; });
   }
