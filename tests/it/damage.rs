@@ -91,7 +91,7 @@ fn number(name: &str, default: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_damage_ends_in_everything_there_or_in_a_refusal_and_a_salvage() {
     let seed = number("DAMAGE_SEED", u64::from(std::process::id()));
-    let cases = number("DAMAGE_CASES", 60);
+    let cases = number("DAMAGE_CASES", 30);
     eprintln!("repeat with DAMAGE_SEED={seed} DAMAGE_CASES={cases}");
     let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().expect("a directory");

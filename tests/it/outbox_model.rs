@@ -402,7 +402,7 @@ impl Bench {
 
 /// How many cases are tried: `OUTBOX_MODEL_CASES` for a long run.
 fn cases() -> u32 {
-    std::env::var("OUTBOX_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(150)
+    std::env::var("OUTBOX_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(80)
 }
 
 proptest! {
