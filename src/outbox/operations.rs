@@ -60,42 +60,35 @@ impl State {
     ) -> Result<Vec<u64>, KvError> {
         let (mut done, mut changed, mut replays) = (Vec::new(), None, Vec::new());
         for operation in operations {
-            done.push(match operation {
+            let count = match operation {
                 Operation::Audit(record) => {
                     let changed = record.changed.or(changed.take());
-                    self.audit(kv, batch, &AuditRecord { changed, replays: std::mem::take(&mut replays), ..record })?
+                    let record = AuditRecord { changed, replays: std::mem::take(&mut replays), ..record };
+                    done.push(self.audit(kv, batch, &record)?);
+                    continue;
                 }
                 Operation::Replay(order) => {
                     *changed.get_or_insert(0) += order.matched;
                     let number = self.replay(order, now);
                     replays.push(number);
-                    number
+                    done.push(number);
+                    continue;
                 }
-                other => {
-                    let count = self.one(kv, batch, other, now)?;
-                    *changed.get_or_insert(0) += count;
-                    count
+                Operation::Audited(number, changed) => complete(kv, batch, number, changed)?,
+                Operation::CancelReplay(number) => {
+                    u64::from(self.end_replay(number, Ended { at: now, cancelled: true }))
                 }
-            });
+                Operation::DiscardDead(id, seqs) => self.discard_dead(kv, batch, id, &seqs, now)?,
+                Operation::DiscardPending(id, seq) => self.discard_pending(kv, batch, id, seq, now)?,
+                Operation::DiscardDetached(id) => self.discard_detached(kv, batch, id, now)?,
+                Operation::Pause(id, pause) => self.set_pause(id, Some(pause)),
+                Operation::Resume(id) => self.set_pause(id, None),
+                Operation::DiscardQuarantined(numbers) => self.discard_quarantined(kv, batch, &numbers)?,
+            };
+            *changed.get_or_insert(0) += count;
+            done.push(count);
         }
         Ok(done)
-    }
-
-    fn one(&mut self, kv: &dyn Kv, batch: &mut Batch, operation: Operation, now: Moment) -> Result<u64, KvError> {
-        match operation {
-            Operation::Audited(number, changed) => complete(kv, batch, number, changed),
-            // Made above.
-            Operation::Audit(_) | Operation::Replay(_) => Ok(0),
-            Operation::CancelReplay(number) => {
-                Ok(u64::from(self.end_replay(number, Ended { at: now, cancelled: true })))
-            }
-            Operation::DiscardDead(id, seqs) => self.discard_dead(kv, batch, id, &seqs, now),
-            Operation::DiscardPending(id, seq) => self.discard_pending(kv, batch, id, seq, now),
-            Operation::DiscardDetached(id) => self.discard_detached(kv, batch, id, now),
-            Operation::Pause(id, pause) => Ok(self.set_pause(id, Some(pause))),
-            Operation::Resume(id) => Ok(self.set_pause(id, None)),
-            Operation::DiscardQuarantined(numbers) => self.discard_quarantined(kv, batch, &numbers),
-        }
     }
 
     /// Dead letters and expired events go; those that were delivered meanwhile are none any more.

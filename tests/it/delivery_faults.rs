@@ -8,14 +8,7 @@ use event_router::outbox::views::DestinationState;
 use event_router::sim::handler::{Answer, Received};
 use serde_json::Value;
 
-use crate::rig::{Rig, view, within};
-
-const FAST: &str = "[delivery]\ninitial_interval = \"20ms\"\nmax_interval = \"100ms\"\ntimeout = \"300ms\"";
-
-fn text(received: &Received) -> String {
-    let body: Value = serde_json::from_slice(&received.body).expect("JSON");
-    body["text"].as_str().unwrap_or_default().to_owned()
-}
+use crate::rig::{FAST, Rig, text, view, within};
 
 /// The first attempt of each event gets `first`, every later one 200.
 async fn check(first: Answer) {

@@ -2,17 +2,10 @@
 //! books hold, and nothing else is touched.
 
 use event_router::outbox::views::{Row, Stats};
-use event_router::sim::handler::{Answer, Received};
+use event_router::sim::handler::Answer;
 use serde_json::Value;
 
-use crate::rig::{Rig, view};
-
-const FAST: &str = "[delivery]\ninitial_interval = \"20ms\"\nmax_interval = \"100ms\"\ntimeout = \"300ms\"";
-
-fn text(received: &Received) -> String {
-    let body: Value = serde_json::from_slice(&received.body).expect("JSON");
-    body["text"].as_str().unwrap_or_default().to_owned()
-}
+use crate::rig::{FAST, Rig, text, view};
 
 fn books_hold(stats: &Stats) {
     for view in &stats.destinations {
@@ -123,10 +116,7 @@ async fn what_was_delivered_before_it_was_detached_is_not_discarded() {
     }
     rig.until("all but one chat is delivered", |stats| view(stats, "gone").delivered == 600).await;
     service.stop().await;
-    let config = std::fs::read_to_string(rig.config()).expect("read");
-    let from = config.find("[destinations.gone]").expect("there");
-    let to = config.find("[destinations.here]").expect("there");
-    std::fs::write(rig.config(), format!("{}{}", &config[..from], &config[to..])).expect("written");
+    rig.detach("gone", "here");
     let service = rig.start().await;
     let (one, two) = tokio::join!(
         discard(&rig, &["--state", "pending", "--destination", "gone"]),
@@ -162,10 +152,7 @@ async fn check_detached(stopped: bool) {
     assert!(words.contains("it is not detached"), "{words}");
     assert!(discard(&rig, &["--state", "pending"]).await.contains("name it with --destination"));
     service.stop().await;
-    let config = std::fs::read_to_string(rig.config()).expect("read");
-    let from = config.find("[destinations.gone]").expect("there");
-    let to = config.find("[destinations.here]").expect("there");
-    std::fs::write(rig.config(), format!("{}{}", &config[..from], &config[to..])).expect("written");
+    rig.detach("gone", "here");
     // Stopped it is the same; here some of it goes so.
     assert!(discard(&rig, &["--state", "pending", "--destination", "here"]).await.contains("it is not detached"));
     if stopped {

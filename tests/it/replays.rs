@@ -13,20 +13,23 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
-use crate::rig::{Rig, view, within};
-
-const FAST: &str = "[delivery]\ninitial_interval = \"20ms\"\nmax_interval = \"100ms\"\ntimeout = \"300ms\"";
-
-fn text(received: &Received) -> String {
-    let body: Value = serde_json::from_slice(&received.body).expect("JSON");
-    body["text"].as_str().unwrap_or_default().to_owned()
-}
+use crate::rig::{FAST, Rig, text, view, within};
 
 fn replays_of(rig: &Rig, number: u64) -> Vec<Received> {
     let number = number.to_string();
     let is_ours =
         |one: &Received| one.headers.get("x-event-replay").is_some_and(|told| told.as_bytes() == number.as_bytes());
     rig.handler("all").received().into_iter().filter(is_ours).collect()
+}
+
+/// Waits until replay 1 has sent so many requests.
+async fn until_sent(rig: &Rig, count: usize) {
+    within("requests of the replay", async {
+        while replays_of(rig, 1).len() < count {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 async fn words(rig: &Rig, words: &[&str]) -> String {
@@ -184,12 +187,7 @@ async fn a_replay_that_is_killed_goes_on_and_repeats_nothing_that_was_settled() 
     for _ in 0..4 {
         let mut process = rig.spawn();
         let enough = replays_of(&rig, 1).len() + random.random_range(5..60);
-        within("some of it", async {
-            while replays_of(&rig, 1).len() < enough {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until_sent(&rig, enough).await;
         process.kill().await.expect("killed");
         // What the outbox says now is what it may send.
         let left: Vec<Row> = rig.json(&["outbox", "list", "--state", "dead", "--limit", "1000"]).await;
@@ -199,12 +197,7 @@ async fn a_replay_that_is_killed_goes_on_and_repeats_nothing_that_was_settled() 
         assert_eq!(left.len() as u64, 300 - listed[0].succeeded, "{listed:?}");
         let mut process = rig.spawn();
         let more = before + 5;
-        within("a little more", async {
-            while replays_of(&rig, 1).len() < more {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until_sent(&rig, more).await;
         process.kill().await.expect("killed");
         let after = &replays_of(&rig, 1)[before..];
         assert!(
@@ -253,12 +246,7 @@ async fn what_a_cancelled_replay_has_in_flight_the_next_one_does_not_send_again(
     dead(&mut rig, 40, &[422]).await;
     rig.handler("all").answer(|_| Answer::Slow(Duration::from_millis(300), 200));
     words(&rig, &["replay", "--destination", "all", "--yes"]).await;
-    within("some are in flight", async {
-        while replays_of(&rig, 1).is_empty() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until_sent(&rig, 1).await;
     words(&rig, &["cancel", "1"]).await;
     words(&rig, &["replay", "--destination", "all", "--yes"]).await;
     until_over(&rig, 2).await;
@@ -282,12 +270,7 @@ async fn what_is_discarded_leaves_the_replay_that_holds_it() {
     let bad = ids[0].clone();
     rig.handler("all").answer(move |one| Answer::Status(if one.event_id == bad { 500 } else { 200 }, ""));
     words(&rig, &["replay", "--destination", "all", "--rate", "1", "--yes"]).await;
-    within("the bad one fails", async {
-        while replays_of(&rig, 1).is_empty() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until_sent(&rig, 1).await;
     for id in [&ids[0], &ids[2]] {
         let gone = words(&rig, &["discard", id, "--yes"]).await;
         assert!(gone.contains("1 row(s) are discarded"), "{gone}");
@@ -328,10 +311,7 @@ async fn a_replay_that_cannot_go_on_says_what_it_waits_for() {
     let typo = rig.run(&["outbox", "replay", "--destination", "al", "--yes"]).await;
     assert!(!typo.status.success() && String::from_utf8_lossy(&typo.stderr).contains("all"), "{typo:?}");
     service.stop().await;
-    let config = std::fs::read_to_string(rig.config()).expect("read");
-    let from = config.find("[destinations.all]").expect("there");
-    let to = config.find("[destinations.here]").expect("there");
-    std::fs::write(rig.config(), format!("{}{}", &config[..from], &config[to..])).expect("written");
+    rig.detach("all", "here");
     let service = rig.start().await;
     let table = words(&rig, &["replays"]).await;
     assert!(table.contains("all is not in the configuration"), "{table}");

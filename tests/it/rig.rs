@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Nothing is waited for longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Retries that a test need not wait for.
+pub(crate) const FAST: &str = "[delivery]\ninitial_interval = \"20ms\"\nmax_interval = \"100ms\"\ntimeout = \"300ms\"";
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_event-router");
 
 /// Waits for a fact; a test that waits in vain says for what.
@@ -119,6 +121,13 @@ impl Rig {
 
     pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("event-router.toml")
+    }
+
+    /// Takes a destination out of the configuration, in which `next` follows it.
+    pub(crate) fn detach(&self, name: &str, next: &str) {
+        let config = fs::read_to_string(self.config()).expect("read");
+        let at = |name: &str| config.find(&format!("[destinations.{name}]")).expect("there");
+        fs::write(self.config(), format!("{}{}", &config[..at(name)], &config[at(next)..])).expect("written");
     }
 
     /// Starts the service in this process and waits until it polls.
@@ -232,6 +241,12 @@ impl Rig {
         assert!(balance.balanced(), "{balance}");
         balance
     }
+}
+
+/// The text of the message that a request brought.
+pub(crate) fn text(received: &Received) -> String {
+    let body: Value = serde_json::from_slice(&received.body).expect("JSON");
+    body["text"].as_str().unwrap_or_default().to_owned()
 }
 
 /// What a request brought: one event, or a list of them.

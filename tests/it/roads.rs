@@ -13,16 +13,10 @@ use event_router::sim::handler::{Answer, Handler, Received};
 use event_router::sim::road::{Bump, Road, Stretch};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::Value;
 
-use crate::rig::{Rig, view, within};
+use crate::rig::{Rig, text, view, within};
 
 const FAST: &str = "[delivery]\ninitial_interval = \"5ms\"\nmax_interval = \"20ms\"\ntimeout = \"300ms\"";
-
-fn text(received: &Received) -> String {
-    let body: Value = serde_json::from_slice(&received.body).expect("JSON");
-    body["text"].as_str().unwrap_or_default().to_owned()
-}
 
 fn number(received: &Received, name: &str) -> u64 {
     received.headers[name].to_str().expect("text").parse().expect("a number")
