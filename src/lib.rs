@@ -5,7 +5,7 @@
 //! floor 3   main.rs -> cli                     words in, words out, exit codes        sim (side house: cli/demo, cli/simulate,
 //! floor 2   app   config   admin               wiring, the loops, the operator's door       tests and benches only)
 //! floor 1   outbox   vk   delivery             one folder per outside world; siblings never meet
-//! basement  attempts   clock   secret   status
+//! basement  attempts   clock   metrics   secret   status
 //! floor 0   domain                             pure: no tokio, no I/O, no clock, no random numbers
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod domain;
+pub mod metrics;
 pub mod outbox;
 pub mod secret;
 pub mod sim;

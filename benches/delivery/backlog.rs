@@ -13,6 +13,7 @@ use event_router::clock::Clock;
 use event_router::delivery::{BackoffSettings, Sender, Settings};
 use event_router::domain::event::{Event, Source};
 use event_router::domain::ids::{DestinationName, EventId, GroupId, Ts};
+use event_router::metrics::Metrics;
 use event_router::outbox::space::Limits;
 use event_router::outbox::{self, Append, Outbox};
 use event_router::status::Status;
@@ -93,6 +94,7 @@ impl Backlog {
             sender: Sender::new(&settings).expect("a sender"),
             outbox: self.outbox.clone(),
             attempts: Attempts::default(),
+            attempting: Metrics::default().attempting(&self.name),
             status: self.status.clone(),
             clock: Clock::system(),
             seed: 1,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use event_router::app::{self, RunError};
 use event_router::clock::Clock;
 use event_router::config::{Source, load};
+use event_router::metrics::Metrics;
 use event_router::sim::handler::{Answer, Handler};
 use event_router::sim::vk_server::{Settings, VkServer};
 use reqwest::Url;
@@ -64,7 +65,7 @@ impl Service {
         let source = Source { file: Some(file), env: Vec::new() };
         let settings = load(&source).expect("a sound configuration").service().expect("a whole configuration");
         let stop = CancellationToken::new();
-        let task = tokio::spawn(app::run(settings, Clock::system(), stop.clone()));
+        let task = tokio::spawn(app::run(settings, Clock::system(), Metrics::default(), stop.clone()));
         vk.until(|vk| !vk.polls().is_empty()).await;
         Self { _dir: dir, vk, side, stop, task }
     }

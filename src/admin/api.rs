@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::dashboard::{self, Dashboard};
 use super::live::{not_ready, overlay};
-use super::metrics;
+use super::metrics::{self, Snapshot};
 use super::tail;
 use super::tcp::Bodies;
 use crate::attempts::Attempts;
 use crate::clock::Clock;
 use crate::domain::ids::DestinationName;
+use crate::metrics::Metrics;
 use crate::outbox::audit::{self, AuditView};
 use crate::outbox::gaps::{self, GapView};
 use crate::outbox::groups::{self, GroupView};
@@ -45,6 +46,8 @@ pub struct Door {
     pub status: Status,
     /// Each attempt as it ends.
     pub attempts: Attempts,
+    /// What is counted and timed.
+    pub metrics: Metrics,
     /// What time it is.
     pub clock: Clock,
     /// The destinations of the configuration.
@@ -112,7 +115,9 @@ async fn ready(State(door): State<Door>) -> Response {
 
 async fn scrape(State(door): State<Door>) -> Result<Response, Trouble> {
     let gaps = door.outbox.read_store(gaps::all).await?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&gaps)).into_response())
+    let (stats, started) = (door.stats().await?, door.status.board().started);
+    let text = metrics::render(&Snapshot { stats: &stats, gaps: &gaps, started }) + &door.metrics.render();
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 async fn stats(State(door): State<Door>) -> Result<Json<Stats>, Trouble> {

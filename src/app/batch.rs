@@ -32,6 +32,7 @@ impl Line<'_> {
                     let seq = one.event.seq;
                     let known = self.histories.remove(&(0, seq));
                     self.tell_delivered(&Made::of(one, known.as_ref(), events, at, latency_ms), status);
+                    self.time(one, at, latency);
                     self.change(Change::Delivered { seq, from: place_of(one), tried: known.is_some() });
                     self.settle(one);
                 }

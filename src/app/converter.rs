@@ -7,6 +7,7 @@ use crate::domain::convert::{self, Facts, Name, NameBook, Stamp, Update};
 use crate::domain::event::Event;
 use crate::domain::route::Rule;
 use crate::domain::time::Moment;
+use crate::metrics::Metrics;
 use crate::outbox::keys::DestinationId;
 use crate::vk::Names;
 
@@ -18,6 +19,8 @@ pub struct Converter {
     pub rules: Vec<(DestinationId, Rule)>,
     /// How events are written.
     pub events: convert::Settings,
+    /// Where it counts.
+    pub metrics: Metrics,
 }
 
 impl Converter {
@@ -47,7 +50,9 @@ impl Converter {
     #[must_use]
     pub fn event(&self, update: Update<'_>, book: &NameBook, at: Moment) -> (Event, Vec<DestinationId>) {
         let takers = self.takers(&update.facts(&self.events));
-        (update.into_event(book, &Stamp::new(at, self.events.utc_offset), &self.events), takers)
+        let event = update.into_event(book, &Stamp::new(at, self.events.utc_offset), &self.events);
+        self.metrics.converted(&event.event_type);
+        (event, takers)
     }
 
     fn takers(&self, facts: &Facts<'_>) -> Vec<DestinationId> {

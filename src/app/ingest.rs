@@ -14,14 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::converter::Converter;
 use crate::clock::Clock;
 use crate::delivery::{BackoffSettings, backoff};
-use crate::domain::convert::{Quarantined, mend, read_answer};
-use crate::domain::event::Source;
+use crate::domain::convert::mend;
 use crate::domain::ids::{GroupId, Ts};
 use crate::domain::time::Moment;
-use crate::outbox::records::QuarantineRecord;
-use crate::outbox::{Append, Heard, Outbox, OutboxError};
+use crate::metrics::{Metrics, Polled};
+use crate::outbox::{Outbox, OutboxError};
 use crate::status::Status;
-use crate::vk::wire::{ErrorClass, PollReply, poll_reply};
+use crate::vk::wire::{ErrorClass, PollReply, WireError, poll_reply};
 use crate::vk::{CallError, Client, Commit, Session, SessionBudget, Step};
 
 /// Between polls that fail.
@@ -72,6 +71,8 @@ pub struct Ingest {
     pub caught_up: watch::Sender<()>,
     /// Where it tells how it goes.
     pub status: Status,
+    /// Where it counts.
+    pub metrics: Metrics,
     /// What time it is.
     pub clock: Clock,
     /// Seed of the jitter.
@@ -159,13 +160,17 @@ impl Intake<'_> {
         let body = match self.ingest.client.poll(session, &ts).await {
             Ok(body) => body,
             Err(error) => {
+                self.ingest.metrics.polled(Polled::Unreachable);
                 self.session.unreadable();
                 self.fail(error.to_string()).await;
                 return Ok(());
             }
         };
+        let came = Instant::now();
         let text = mend(&body);
-        match poll_reply(&text) {
+        let reply = poll_reply(&text);
+        self.ingest.metrics.polled(polled(&reply));
+        match reply {
             Ok(PollReply::Updates { ts: next, updates }) => {
                 let raw: Vec<&str> = updates.iter().map(|update| update.get()).collect();
                 let idle = raw.is_empty() && next == ts;
@@ -173,6 +178,10 @@ impl Intake<'_> {
                 if !idle || self.checkpoint_is_old() {
                     let commit = self.session.updates(next);
                     self.take(commit, &ts, &raw).await?;
+                }
+                if !raw.is_empty() {
+                    self.ingest.metrics.updates(raw.len());
+                    self.ingest.metrics.answer_committed(came.elapsed());
                 }
                 if raw.len() < BACKLOG_UPDATES || start.elapsed() >= EMPTY_PAUSE {
                     // VK has no backlog for us.
@@ -281,7 +290,7 @@ impl Intake<'_> {
 
     /// Converts, routes and commits what an answer brought; then, and only then, the session goes on.
     async fn take(&mut self, commit: Commit, asked: &Ts, raw: &[&str]) -> Result<(), OutboxError> {
-        let append = self.append(&commit, asked, raw).await;
+        let append = self.ingest.append(&commit, asked, raw).await;
         if let Some((from, cause)) = commit.gap() {
             tracing::error!(%from, to = %commit.ts(), cause, "VK has lost events: a gap is recorded");
         }
@@ -293,42 +302,6 @@ impl Intake<'_> {
         self.committed = Some(self.ingest.clock.now());
         self.session.committed(commit);
         Ok(())
-    }
-
-    async fn append(&self, commit: &Commit, asked: &Ts, raw: &[&str]) -> Append {
-        let ingest = self.ingest;
-        let read = read_answer(ingest.group, asked, raw);
-        let book = ingest.converter.look_up(read.iter().flatten()).await;
-        let at = ingest.clock.now();
-        let mut append = Append {
-            group: ingest.group,
-            ts: commit.ts().clone(),
-            events: Vec::with_capacity(read.len()),
-            unrouted: 0,
-            quarantined: Vec::new(),
-            gap: commit.gap().cloned(),
-            heard: ingest.backfill.then(Vec::new),
-        };
-        for update in read {
-            match update {
-                Ok(update) => {
-                    let message = update.new_message();
-                    let (event, takers) = ingest.converter.event(update, &book, at);
-                    if let (Some(heard), Some((peer, cmid))) = (&mut append.heard, message)
-                        && event.group == ingest.group
-                    {
-                        let event = (!takers.is_empty()).then_some(append.events.len());
-                        heard.push(Heard { peer, cmid, event });
-                    }
-                    match takers.is_empty() {
-                        true => append.unrouted += 1,
-                        false => append.events.push((event, Source::Live, takers)),
-                    }
-                }
-                Err(bad) => append.quarantined.push(quarantine(ingest.group, at, bad)),
-            }
-        }
-        append
     }
 
     fn checkpoint_is_old(&self) -> bool {
@@ -369,14 +342,15 @@ impl Intake<'_> {
     }
 }
 
-fn quarantine(group: GroupId, at: Moment, bad: Quarantined) -> QuarantineRecord {
-    tracing::warn!(event_id = %bad.event_id, reason = bad.reason, "an update could not be read: it is in quarantine");
-    QuarantineRecord {
-        group: group.get(),
-        at,
-        reason: bad.reason,
-        event_id: bad.event_id.to_string(),
-        raw: bad.raw.into(),
+/// What came of a poll, as it is counted.
+fn polled(reply: &Result<PollReply<'_>, WireError>) -> Polled {
+    match reply {
+        Ok(PollReply::Updates { updates, .. }) if updates.is_empty() => Polled::Empty,
+        Ok(PollReply::Updates { .. }) => Polled::Updates,
+        Ok(PollReply::Outdated { .. }) => Polled::Outdated,
+        Ok(PollReply::KeyExpired) => Polled::KeyExpired,
+        Ok(PollReply::Lost) => Polled::Lost,
+        Ok(PollReply::Unknown { .. }) | Err(_) => Polled::Unusable,
     }
 }
 

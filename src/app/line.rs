@@ -149,6 +149,7 @@ impl<'a> Line<'a> {
         match outcome {
             Outcome::Delivered { status } => {
                 self.tell_delivered(&made, status);
+                self.time(&dispatch, at, latency);
                 self.last_ok = Some(at);
                 self.change(match key.replay {
                     0 => Change::Delivered { seq, from, tried: known.is_some() },
@@ -204,6 +205,13 @@ impl<'a> Line<'a> {
                 }
                 self.last_error = Some((at, words));
             }
+        }
+    }
+
+    /// How long an event took from its receipt to its 2xx; of what is replayed that would tell nothing.
+    pub(super) fn time(&self, dispatch: &Dispatch, at: Moment, latency: Duration) {
+        if dispatch.key.replay == 0 {
+            self.worker.attempting.delivered(dispatch.event.event.received_at.age(at) + latency);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Deliberately absent: deciding anything about events; every decision is made below, in `domain`, `vk::session` and
 //! `outbox`.
 
+mod answer;
 mod backfill;
 mod batch;
 mod community;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::{mpsc, watch};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use super::backfill::Backfill;
@@ -21,12 +22,15 @@ use crate::admin;
 use crate::attempts::Attempts;
 use crate::clock::Clock;
 use crate::delivery::{Sender, SenderError};
+use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OutboxError, inspect};
 use crate::status::Status;
-use crate::vk::{Client, ClientError, Names};
+use crate::vk::{Client, ClientError, Names, NamesStats};
 
 /// How long `run` waits for another process to let go of the outbox.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// How often what was timed is put into histograms.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the service ended.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +59,14 @@ pub enum RunError {
 ///
 /// # Errors
 /// Why it could not start, or not go on.
-pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> Result<(), RunError> {
+pub async fn run(settings: Settings, clock: Clock, metrics: Metrics, stop: CancellationToken) -> Result<(), RunError> {
     // Somebody may have installed it already: that is as good.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let client = Client::new(&settings.vk)?;
     let senders: Vec<_> = settings.destinations.iter().map(|(to, _)| Sender::new(to)).collect::<Result<_, _>>()?;
     let names: Vec<_> = settings.destinations.iter().map(|(to, _)| to.name.clone()).collect();
     let outbox = Outbox::open(settings.outbox.clone(), names.clone(), "run", LOCK_PATIENCE, clock.clone()).await?;
+    outbox.measure(metrics.commits());
     tell_of_detached(&outbox, &names, &clock).await?;
 
     let (status, attempts) = (Status::new(clock.now()), Attempts::default());
@@ -78,6 +83,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
         outbox: outbox.clone(),
         status: status.clone(),
         attempts: attempts.clone(),
+        metrics: metrics.clone(),
         clock: clock.clone(),
         configured: names,
         stop: stop.clone(),
@@ -100,6 +106,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
         let asked = orders.remove(&to.name).ok_or(OutboxError::Closed)?;
         let name = format!("worker {}", to.name);
         let worker = Worker {
+            attempting: metrics.attempting(&to.name),
             name: to.name,
             id,
             backoff: to.backoff,
@@ -117,7 +124,9 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
         tasks.spawn(&name, worker.run(asked, stop.clone()));
     }
     let names = Names::new(client.clone(), settings.names);
-    let converter = Arc::new(Converter { names, rules, events: settings.events });
+    let converter = Arc::new(Converter { names, rules, events: settings.events, metrics: metrics.clone() });
+    read_names(&metrics, &converter);
+    tasks.spawn("metrics", tidy(metrics.clone(), stop.clone()));
     let reconvert = Reconvert { converter: Arc::clone(&converter), outbox: outbox.clone(), clock: clock.clone() };
     tasks.spawn("reconvert", reconvert.run(stop.clone()));
     let backfill = settings.vk.backfill;
@@ -140,6 +149,7 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
         converter,
         client,
         outbox: outbox.clone(),
+        metrics,
         group: settings.vk.group_id,
         status: status.clone(),
         clock,
@@ -151,6 +161,29 @@ pub async fn run(settings: Settings, clock: Clock, stop: CancellationToken) -> R
     outbox.close().await;
     tracing::info!("the service has stopped");
     ended
+}
+
+/// Tells of the calls for names.
+fn read_names(metrics: &Metrics, converter: &Arc<Converter>) {
+    let read = |name, words, count: fn(NamesStats) -> u64| {
+        let converter = Arc::clone(converter);
+        metrics.read(name, words, move || count(converter.names.stats()));
+    };
+    read("event_router_enrichment_calls_total", "Calls of VK's API for names", |names| names.calls);
+    read("event_router_enrichment_failures_total", "Of these, calls that brought nothing", |names| names.failures);
+    read("event_router_enrichment_cache_hits_total", "Names that were known", |names| names.hits);
+    read("event_router_enrichment_cache_misses_total", "Names that were not, and were asked for", |names| names.misses);
+}
+
+/// Keeps what was timed little, until `stop`.
+async fn tidy(metrics: Metrics, stop: CancellationToken) -> Result<(), RunError> {
+    let mut ticks = interval(TIDY_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => metrics.tidy(),
+        }
+    }
 }
 
 /// A destination that left the configuration keeps its events: that is said at every start.

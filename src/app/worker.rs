@@ -15,6 +15,7 @@ use crate::attempts::Attempts;
 use crate::clock::Clock;
 use crate::delivery::{Attempt, BackoffSettings, Sender};
 use crate::domain::ids::{DestinationName, Seq};
+use crate::metrics::Attempting;
 use crate::outbox::keys::DestinationId;
 use crate::outbox::{Discard, Outbox, OutboxError};
 use crate::status::Status;
@@ -46,6 +47,8 @@ pub struct Worker {
     pub status: Status,
     /// Where it tells of each attempt.
     pub attempts: Attempts,
+    /// Where it counts them.
+    pub attempting: Attempting,
     /// What time it is.
     pub clock: Clock,
     /// Seed of the jitter.
@@ -141,6 +144,7 @@ impl Worker {
             replay: dispatch.key.replay,
         };
         let (outcome, latency) = self.sender.attempt(&attempt, at).await;
+        self.attempting.attempted(&outcome, latency);
         Done { dispatch, along, at, outcome, latency }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::window::Window;
 use super::writer::{Pauses, REQUESTS, Request, Writer};
 use crate::clock::Clock;
 use crate::domain::ids::{DestinationName, GroupId, Seq};
+use crate::metrics::Commits;
 
 /// What the handles and the writer share.
 pub(super) struct Shared {
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     kv: RwLock<Arc<dyn Kv>>,
     pub(super) dir: PathBuf,
     pub(super) window: Window,
+    /// Where it is told how long commits take, if anybody wants to know.
+    pub(super) commits: OnceLock<Commits>,
     /// Held until the last handle is gone, so that no other process opens the directory before.
     _lock: Option<Lock>,
 }
@@ -77,7 +80,13 @@ impl Outbox {
         let mut state = State::load(kv.as_ref(), settings.retention).map_err(told)?;
         let (space_sender, space) = watch::channel(Space::default());
         let mut upkeep = Upkeep::new(generations, settings.limits, space_sender);
-        let shared = Shared { kv: RwLock::new(kv), dir: dir.clone(), window: Window::default(), _lock: lock };
+        let shared = Shared {
+            kv: RwLock::new(kv),
+            dir: dir.clone(),
+            window: Window::default(),
+            commits: OnceLock::new(),
+            _lock: lock,
+        };
         let shared = Arc::new(shared);
         upkeep.copy_suspect(&shared, state.space.weights.sum()).map_err(told)?;
         let mut batch = Batch::default();
@@ -132,6 +141,11 @@ impl Outbox {
             destinations: Arc::new(known),
             thread,
         })
+    }
+
+    /// Tells from now on how long commits take; the first who asks is told.
+    pub fn measure(&self, commits: Commits) {
+        let _told_already = self.shared.commits.set(commits);
     }
 
     /// Opens the directory and starts its writer. Waits for the lock as long as `patience`.

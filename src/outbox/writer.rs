@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::error::OutboxError;
 use super::handle::Shared;
 use super::keys::DestinationId;
-use super::kv::{Batch, KvError};
+use super::kv::{Batch, Kv, KvError};
 use super::log::Logged;
 use super::records::PauseRecord;
 use super::requests::{Append, Appended, Filled, Operation, Reconverted, Settlement};
@@ -205,7 +205,7 @@ impl Writer {
         let left = self.state.trim(kv.as_ref(), &mut batch, &self.upkeep.space(), now)?;
         self.state.seal(&mut batch);
         if !batch.is_empty() {
-            kv.commit(&batch)?;
+            self.make_durable(kv.as_ref(), &batch)?;
             self.state.committed();
             self.upkeep.committed(&batch, self.state.commits());
         }
@@ -222,6 +222,17 @@ impl Writer {
         let gaps = self.state.head.next_gap;
         self.gaps.send_if_modified(|told| std::mem::replace(told, gaps) != gaps);
         Ok(left)
+    }
+
+    fn make_durable(&self, kv: &dyn Kv, batch: &Batch) -> Result<(), KvError> {
+        let start = Instant::now();
+        kv.apply(batch)?;
+        let applied = Instant::now();
+        kv.sync()?;
+        if let Some(commits) = self.shared.commits.get() {
+            commits.committed(start.elapsed(), applied.elapsed());
+        }
+        Ok(())
     }
 
     /// After a failed commit: nothing is taken any more, and everyone is told why.

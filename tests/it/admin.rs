@@ -14,7 +14,7 @@ use crate::rig::{Rig, Running, view, within};
 const TOKEN: &str = "a-token-of-the-operator";
 
 /// An address of this machine that nobody else in this process takes.
-fn address() -> String {
+pub(crate) fn address() -> String {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, one, two] = std::process::id().to_be_bytes();
     format!("127.{}.{two}.{}:9180", 64 + one % 128, NEXT.fetch_add(1, Ordering::Relaxed))

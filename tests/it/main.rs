@@ -18,6 +18,7 @@ mod golden;
 mod handlers;
 mod kv_conformance;
 mod limits;
+mod metrics;
 mod month;
 mod mutations;
 mod names;

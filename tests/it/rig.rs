@@ -11,6 +11,7 @@ use std::time::Duration;
 use event_router::app::{self, RunError};
 use event_router::clock::Clock;
 use event_router::config::{Source, load};
+use event_router::metrics::Metrics;
 use event_router::outbox::gaps::GapView;
 use event_router::outbox::views::{DestinationView, Stats};
 use event_router::sim::books::{Balance, Served, Taken, balance};
@@ -147,7 +148,7 @@ impl Rig {
         let source = Source { file: Some(self.config()), env: Vec::new() };
         let settings = load(&source).expect("a sound configuration").service().expect("a whole configuration");
         let stop = CancellationToken::new();
-        Running { task: tokio::spawn(app::run(settings, clock, stop.clone())), stop }
+        Running { task: tokio::spawn(app::run(settings, clock, Metrics::default(), stop.clone())), stop }
     }
 
     /// Starts the service as a process.

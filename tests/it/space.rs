@@ -12,6 +12,7 @@ use event_router::domain::delivery::Death;
 use event_router::domain::event::{Event, Queued, Source};
 use event_router::domain::ids::{DestinationName, Seq};
 use event_router::domain::lanes::{LaneKey, Lanes};
+use event_router::metrics::Metrics;
 use event_router::outbox::kv::{Batch, Disk, Kv};
 use event_router::outbox::records::History;
 use event_router::outbox::space::Limits;
@@ -124,6 +125,7 @@ impl Bench {
         let worker = Worker {
             id: self.outbox.destination(&name).expect("registered"),
             sender: Sender::new(&to).expect("a sender"),
+            attempting: Metrics::default().attempting(&name),
             name,
             backoff,
             concurrency: 4,

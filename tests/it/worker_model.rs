@@ -16,6 +16,7 @@ use event_router::delivery::{self, BackoffSettings, Sender};
 use event_router::domain::event::{Event, Source};
 use event_router::domain::ids::{DestinationName, EventId, GroupId, Seq, Ts};
 use event_router::domain::time::Moment;
+use event_router::metrics::Metrics;
 use event_router::outbox::kv::{Batch, Kv};
 use event_router::outbox::records::ReplayOrder;
 use event_router::outbox::space::Limits;
@@ -149,6 +150,7 @@ fn begin(disk: &MemoryDisk, clock: &Clock, url: &str, life: u64, batch_max: usiz
     };
     let worker = Worker {
         id: outbox.destination(&name).expect("registered"),
+        attempting: Metrics::default().attempting(&name),
         name,
         backoff,
         concurrency: to.concurrency,
