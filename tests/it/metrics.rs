@@ -67,7 +67,8 @@ fn sample(line: &str) -> (String, f64) {
             (head, labels, value)
         }
     };
-    let plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    let plain =
+        |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     assert!(plain(head) && head.starts_with("event_router_"), "{line}");
     let mut rest = labels;
     while !rest.is_empty() {
@@ -89,7 +90,9 @@ fn assert_histograms(families: &Families) {
         for (series, count) in counts {
             let labels = series.trim_start_matches(&format!("{name}_count")).trim_matches(['{', '}']);
             let mut buckets: Vec<(f64, f64)> = Vec::new();
-            for (bucket, value) in family.series.iter().filter(|(series, _)| series.starts_with(&format!("{name}_bucket"))) {
+            for (bucket, value) in
+                family.series.iter().filter(|(series, _)| series.starts_with(&format!("{name}_bucket")))
+            {
                 let Some((_, edge)) = bucket.split_once("le=\"") else { panic!("{bucket} has no edge") };
                 if bucket.contains(labels) {
                     let edge = edge.trim_end_matches("\"}");
@@ -103,6 +106,9 @@ fn assert_histograms(families: &Families) {
     }
 }
 
+/// What waits for a retry goes on waiting.
+const PATIENT: &str = "[delivery]\ninitial_interval = \"60s\"";
+
 /// The binary with a door on TCP, and what it tells.
 struct Scraped {
     rig: Rig,
@@ -113,7 +119,7 @@ struct Scraped {
 impl Scraped {
     async fn start() -> Self {
         let address = address();
-        let rig = Rig::new(&[("fine", ""), ("picky", "when = [{ event_type = ['message_new'] }]")], crate::rig::FAST).await;
+        let rig = Rig::new(&[("fine", ""), ("picky", "when = [{ event_type = ['message_new'] }]")], PATIENT).await;
         let config = fs::read_to_string(rig.config()).expect("read");
         let config = config.replace("listen = \"off\"", &format!("listen = \"{address}\""));
         fs::write(rig.config(), config).expect("written");
