@@ -103,7 +103,7 @@ impl Service {
 }
 
 /// The next update; its event id is its ts.
-fn update(vk: &VkServer) -> String {
+pub(crate) fn update(vk: &VkServer) -> String {
     let ts = vk.head() + 1;
     let peer = 2_000_000_000 + ts % CHATS;
     let text = "x".repeat(120);

@@ -1,5 +1,6 @@
 //! Delivery beside its floors, on one machine: how fast a backlog drains, how long an event takes from VK's answer to its
-//! handler, what a dead neighbour costs, and how an outage ends. A floor is measured in the same run and takes turns with
+//! handler, what a dead neighbour and a workstream log that hangs cost, and how an outage
+//! ends. A floor is measured in the same run and takes turns with
 //! us, round by round; what counts is the median of the rounds' ratios, not the absolute figures. `BENCH_DIR` names a
 //! directory on the disk to look at; `--quick` is for a glance.
 //!
@@ -11,6 +12,7 @@ mod drain;
 mod latency;
 mod outage;
 mod sink;
+mod workstream;
 
 use std::env;
 use std::path::PathBuf;
@@ -44,6 +46,7 @@ enum Part {
     Latency,
     Neighbours,
     Outage,
+    Workstream,
 }
 
 /// How much is measured.
@@ -102,6 +105,9 @@ async fn main() {
     }
     if wanted(Part::Outage) {
         outage::measure(&disk, &size).await;
+    }
+    if wanted(Part::Workstream) {
+        workstream::measure(&disk, &size).await;
     }
 }
 
