@@ -125,7 +125,7 @@ async fn stats(State(door): State<Door>) -> Result<Json<Stats>, Trouble> {
 }
 
 async fn list(State(door): State<Door>, Query(selector): Query<Selector>) -> Result<Json<Vec<Row>>, Trouble> {
-    Ok(Json(door.outbox.read_store(move |kv| lookup::list(kv, &selector)).await?))
+    Ok(Json(door.outbox.scan_store(move |kv| lookup::list(kv, &selector)).await?))
 }
 
 async fn show(
@@ -133,7 +133,7 @@ async fn show(
     Extension(bodies): Extension<Bodies>,
     Path(id): Path<String>,
 ) -> Result<Json<Shown>, Trouble> {
-    let shown = door.outbox.read_store(move |kv| lookup::show(kv, &id)).await?;
+    let shown = door.outbox.scan_store(move |kv| lookup::show(kv, &id)).await?;
     let mut shown = shown.ok_or(Trouble::Unknown)?;
     lookup::explain(&mut shown, &door.stats().await?);
     if bodies == Bodies(false) {
@@ -153,7 +153,7 @@ async fn groups(
     Extension(bodies): Extension<Bodies>,
     Query(selector): Query<Selector>,
 ) -> Result<Json<Vec<GroupView>>, Trouble> {
-    let mut found = door.outbox.read_store(move |kv| groups::groups(kv, &selector)).await?;
+    let mut found = door.outbox.scan_store(move |kv| groups::groups(kv, &selector)).await?;
     if bodies == Bodies(false) {
         found.iter_mut().for_each(|group| group.excerpt = None);
     }
@@ -190,11 +190,11 @@ async fn resume(State(mut door): State<Door>, Json(asked): Json<PauseAsked>) -> 
 }
 
 async fn export(State(door): State<Door>, Query(selector): Query<Selector>) -> Result<Json<Exported>, Trouble> {
-    Ok(Json(door.outbox.read_store(move |kv| lookup::export(kv, &selector)).await?))
+    Ok(Json(door.outbox.scan_store(move |kv| lookup::export(kv, &selector)).await?))
 }
 
 async fn check_all(State(door): State<Door>) -> Result<Json<Verified>, Trouble> {
-    Ok(Json(door.outbox.read_store(|kv| verify(kv, &mut |_, _| {})).await?))
+    Ok(Json(door.outbox.scan_store(|kv| verify(kv, &mut |_, _| {})).await?))
 }
 
 /// What can go wrong with a request.

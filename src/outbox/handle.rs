@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::error::OutboxError;
 use super::keys::DestinationId;
@@ -24,12 +24,17 @@ use crate::clock::Clock;
 use crate::domain::ids::{DestinationName, GroupId, Seq};
 use crate::metrics::Commits;
 
+/// How many looks that may read all of the outbox are taken at once.
+const SCANS: usize = 3;
+
 /// What the handles and the writer share.
 pub(super) struct Shared {
     /// The store; another one after a copy has replaced it. A reader keeps the one that it began with.
     kv: RwLock<Arc<dyn Kv>>,
     pub(super) dir: PathBuf,
     pub(super) window: Window,
+    /// Places for those who may read all of it.
+    pub(super) scans: Arc<Semaphore>,
     /// Where it is told how long commits take, if anybody wants to know.
     pub(super) commits: OnceLock<Commits>,
     /// Held until the last handle is gone, so that no other process opens the directory before.
@@ -84,6 +89,7 @@ impl Outbox {
             kv: RwLock::new(kv),
             dir: dir.clone(),
             window: Window::default(),
+            scans: Arc::new(Semaphore::new(SCANS)),
             commits: OnceLock::new(),
             _lock: lock,
         };

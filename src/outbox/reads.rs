@@ -246,6 +246,22 @@ impl Outbox {
         .await
     }
 
+    /// As [`Outbox::read_store`], for what may read all of it: few do so at once, whether whoever asked still waits or not.
+    ///
+    /// # Errors
+    /// What the look answers.
+    pub async fn scan_store<T: Send + 'static>(
+        &self,
+        look: impl Fn(&dyn Kv) -> Result<T, KvError> + Send + 'static,
+    ) -> Result<T, OutboxError> {
+        let place = Arc::clone(&self.shared.scans).acquire_owned().await.map_err(|_| OutboxError::Closed)?;
+        self.read_store(move |kv| {
+            let _kept_to_the_end = &place;
+            look(kv)
+        })
+        .await
+    }
+
     /// Runs a look at what is durable, off the runtime's threads.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ mod simulated_vk;
 mod space;
 mod store_rig;
 mod tail;
+mod troubles;
 mod types;
 mod worker_model;
 mod workstream;

@@ -384,3 +384,35 @@ async fn a_blocked_chat_costs_what_it_holds_however_much_goes_by() {
         .collect();
     assert!(order.len() as u64 == blocked && order.is_sorted(), "{} of {blocked}", order.len());
 }
+
+/// Whoever reads all of the outbox costs the disk: few do so at once, and one who went away keeps his place to the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn few_read_all_of_it_at_once_and_small_looks_do_not_wait_for_them() {
+    let bench = Bench::new(&["a"], EASY);
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let gate = Arc::new(std::sync::Mutex::new(gate));
+    let (begun, mut begins) = tokio::sync::mpsc::channel(16);
+    let scans: Vec<JoinHandle<()>> = (0..3)
+        .map(|_| {
+            let (outbox, gate, begun) = (bench.outbox.clone(), Arc::clone(&gate), begun.clone());
+            tokio::spawn(async move {
+                let look = move |_: &dyn Kv| {
+                    begun.blocking_send(()).expect("the test listens");
+                    let _closed = gate.lock().expect("sound").recv();
+                    Ok(())
+                };
+                outbox.scan_store(look).await.expect("read");
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        within("it reads", begins.recv()).await.expect("begun");
+    }
+    // They are not waited for any more.
+    scans.iter().for_each(JoinHandle::abort);
+    let mut fourth = std::pin::pin!(bench.outbox.scan_store(|_| Ok(())));
+    within("a small look", bench.outbox.read_store(|_| Ok(()))).await.expect("read");
+    assert!(futures_util::FutureExt::now_or_never(&mut fourth).is_none(), "there is no place");
+    drop(open);
+    within("a place", fourth).await.expect("read");
+}
