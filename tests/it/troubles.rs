@@ -1,5 +1,6 @@
 //! Whoever is woken at night: for each of ten troubles one command names the trouble and the remedy. With `--nocapture` the
 //! words are shown. Deliberately absent: how each trouble is survived (the other tests), how tables look (`commands`).
+#![allow(clippy::print_stdout, reason = "the words are there to be read")]
 
 use std::fs;
 use std::time::Duration;
