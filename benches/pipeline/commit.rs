@@ -1,39 +1,24 @@
 //! Group commit beside its floor: appends to the outbox, and the same bodies written to the end of a file and synced with
 //! `fdatasync`. Syncs take what the disk pleases, so both take turns, round by round, and what counts is the median of the
-//! rounds' ratios, not the absolute numbers. `BENCH_DIR` names a directory on the disk to look at; `--quick` is for a glance.
-//!
-//! Deliberately absent: criterion, which measures one thing to its end before the next; any pass or fail.
-#![allow(clippy::print_stdout, reason = "a bench tells what it found")]
+//! rounds' ratios, not the absolute numbers. Deliberately absent: criterion, which measures one thing to its end before the
+//! next.
 
-mod rig;
-
-use std::env;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use event_router::outbox::Append;
-use rig::{BODY_BYTES, Rig, file_bytes};
 use tokio::task::JoinSet;
+
+use super::rig::{BODY_BYTES, Rig, file_bytes};
+use super::table::{Aim, Figure};
+use super::{Size, median};
 
 /// Rounds that are not counted: files are young in them.
 const WARM_UP: usize = 5;
-const ROUNDS: usize = 100;
-const QUICK_ROUNDS: usize = 10;
 /// How many events one commit settles between the rounds.
 const SETTLED_AT_ONCE: usize = 1000;
-
-#[derive(Parser)]
-struct Args {
-    /// Fewer rounds.
-    #[arg(long)]
-    quick: bool,
-    /// What cargo says when it benches; without it, it only wants to know whether this runs.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
 
 /// What one turn of a round writes, and how.
 struct Kind {
@@ -62,12 +47,12 @@ impl Kind {
     }
 }
 
-#[tokio::main]
-async fn main() {
-    let args = Args::parse();
-    let rounds = if args.quick || !args.bench { QUICK_ROUNDS } else { ROUNDS };
-    println!("{BODY_BYTES}-byte bodies, {rounds} rounds, medians; ratio: median of the rounds' ratios, 1 is the floor");
-    println!("floors: the bodies of a commit in one write, or in a write an event, then fdatasync");
+pub(crate) async fn measure(disk: &Path, size: &Size) -> Vec<Figure> {
+    let rounds = size.turns;
+    println!();
+    println!(
+        "commit: {BODY_BYTES}-byte bodies, {rounds} rounds; floors: the bodies of a commit in one write, or in a write an event, then fdatasync"
+    );
     let columns = [
         "where",
         "events/commit",
@@ -83,19 +68,21 @@ async fn main() {
     println!(
         "{place:<6} {commit:<22} {outbox:>12} {bare:>10} {ratio:>6} {each:>12} {ratio_each:>6} {more:>8} {settled:>12}"
     );
-    let disk = env::var_os("BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-    for (place, dir) in [("disk", disk), ("tmpfs", PathBuf::from("/dev/shm"))] {
+    let mut figures = Vec::new();
+    for (place, dir, aims) in [("disk", disk, [0.9, 0.8, 0.5]), ("tmpfs", Path::new("/dev/shm"), [0.05, 0.35, 0.45])] {
         if dir.is_dir() {
-            measure(place, &dir, rounds).await;
+            figures.extend(measure_in(place, dir, rounds, aims).await);
         }
     }
+    figures
 }
 
-async fn measure(place: &str, parent: &Path, rounds: usize) {
+async fn measure_in(place: &str, parent: &Path, rounds: usize, aims: [f64; 3]) -> Vec<Figure> {
     let dir = tempfile::tempdir_in(parent).expect("a directory");
     let path = dir.path().join("outbox");
     let mut rig = Rig::open(&path).await;
-    for kind in KINDS {
+    let mut figures = Vec::new();
+    for (number, kind) in KINDS.into_iter().enumerate() {
         let mut floor = Floor::open(&dir.path().join("bare"));
         let mut told = [const { Vec::new() }; 7];
         for round in 0..WARM_UP + rounds {
@@ -113,14 +100,25 @@ async fn measure(place: &str, parent: &Path, rounds: usize) {
                 told.iter_mut().zip(row).for_each(|(column, figure)| column.push(figure));
             }
         }
-        let [outbox, bare, ratio, each, ratio_each, more, settled] = told.map(median);
+        let [outbox, bare, ratio, each, ratio_each, more, settled] = told.map(|column| median(&column));
         println!(
             "{place:<6} {:<22} {outbox:>12.0} {bare:>10.0} {ratio:>6.2} {each:>12.0} {ratio_each:>6.2} {more:>8.0} {settled:>12.0}",
             kind.name
         );
+        // The others are for whoever looks closer.
+        if let Some(aim) = aims.get(number) {
+            figures.push(Figure {
+                what: format!("commit of {} on {place}", kind.name),
+                ours: format!("{outbox:.0}/s"),
+                floor: format!("{bare:.0}/s"),
+                value: ratio,
+                aim: Aim::AtLeast(*aim),
+            });
+        }
     }
     rig.outbox.close().await;
     println!("{place:<6} the outbox ends at {} KiB", file_bytes(&path) >> 10);
+    figures
 }
 
 /// One round of appends to the outbox; the events are made before.
@@ -173,9 +171,4 @@ async fn timed(work: impl Future) -> Duration {
     let start = Instant::now();
     work.await;
     start.elapsed()
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }

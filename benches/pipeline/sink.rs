@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,10 +38,21 @@ struct Shared {
     reached: Notify,
     /// The numbers of events and when they came, if that is noted.
     times: Option<Mutex<Vec<(u64, Instant)>>>,
+    /// How long an answer takes.
+    takes: Duration,
 }
 
 impl Sink {
     pub(crate) async fn start(notes_times: bool) -> Self {
+        Self::made(notes_times, Duration::ZERO).await
+    }
+
+    /// One whose answers take so long, each for itself.
+    pub(crate) async fn slow(takes: Duration) -> Self {
+        Self::made(false, takes).await
+    }
+
+    async fn made(notes_times: bool, takes: Duration) -> Self {
         let (tell, told) = oneshot::channel();
         aside("handler").spawn(async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -51,6 +62,7 @@ impl Sink {
                 wanted: AtomicU64::new(u64::MAX),
                 reached: Notify::new(),
                 times: notes_times.then(Mutex::default),
+                takes,
             });
             drop(tell.send(Self(Arc::clone(&shared))));
             while let Ok((stream, _)) = listener.accept().await {
@@ -94,6 +106,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
                 times.lock().expect("sound").push((number, Instant::now()));
             }
             buffer.drain(..length);
+            if !shared.takes.is_zero() {
+                tokio::time::sleep(shared.takes).await;
+            }
             // Who has an answer finds its events counted.
             let taken = shared.taken.fetch_add(events, Ordering::SeqCst) + events;
             // Who went away is asked nothing more.
