@@ -63,10 +63,11 @@ impl Access {
                 Ok(opened) => return Ok(Found::Offline(opened)),
                 // Whoever holds the lock may be about to listen.
                 Err(OutboxError::Locked { .. }) if start.elapsed() < START_PATIENCE => tokio::time::sleep(PAUSE).await,
-                Err(error @ OutboxError::Locked { .. }) => {
+                Err(OutboxError::Locked { dir, holder }) => {
                     let words = format!(
-                        "{error}; its socket {} does not answer: it starts, stops, or hangs",
-                        Self::socket(dir).display()
+                        "outbox in {} is in use by {holder}, and nothing answers at {}: it starts, stops, or hangs; try again in a moment, and if that does not help, end that process: what it has acknowledged is on disk",
+                        dir.display(),
+                        Self::socket(&dir).display()
                     );
                     return Err(Failure { words, exit: Exit::Unavailable });
                 }

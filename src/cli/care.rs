@@ -6,18 +6,22 @@ use std::io::{IsTerminal, stderr};
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::access::{Access, Found, Live};
 use super::args::{CareVerb, SelectorArgs};
 use super::exit::{Exit, Failure, say};
 use super::outbox::{look, print, tell_offline};
+use super::render::count;
 use crate::clock::Clock;
 use crate::outbox::salvage::{Salvaged, salvage};
 use crate::outbox::space::people;
 use crate::outbox::verify::{Verified, verify};
 use crate::outbox::views::Exported;
 use crate::outbox::{OutboxError, Store, lookup};
+
+/// How often words that move do so.
+const TICK: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(dir: &Path, verb: CareVerb, json: bool) -> Result<Exit, Failure> {
     match verb {
@@ -60,15 +64,15 @@ async fn run_verify(dir: &Path, json: bool) -> Result<Exit, Failure> {
 
 fn verified(told: &Verified, dir: &Path) -> String {
     let mut words = format!(
-        "read {} in {} records: {} events in {} chunks, {} moved aside, {} dead, {} in quarantine, {} gaps\n",
+        "read {} in {}: {} in {}, {} moved aside, {} dead, {} in quarantine, {}\n",
         people(told.bytes),
-        told.records,
-        told.events,
-        told.chunks,
+        count(told.records, "record", "records"),
+        count(told.events, "event", "events"),
+        count(told.chunks, "chunk", "chunks"),
         told.aside,
         told.dead,
         told.quarantined,
-        told.gaps
+        count(told.gaps, "gap", "gaps")
     );
     for finding in &told.findings {
         words += &format!("FOUND  {finding}\n");
@@ -106,8 +110,13 @@ async fn run_salvage(dir: &Path, into: &Path, json: bool) -> Result<Exit, Failur
 
 fn salvaged(told: &Salvaged) -> String {
     let mut words = format!(
-        "brought into {}: {} events of the log, {} moved aside, {} dead letters, {} in quarantine, {} gaps\n",
-        told.into, told.events, told.aside, told.dead, told.quarantined, told.gaps
+        "brought into {}: {} of the log, {} moved aside, {}, {} in quarantine, {}\n",
+        told.into,
+        count(told.events, "event", "events"),
+        told.aside,
+        count(told.dead, "dead letter", "dead letters"),
+        told.quarantined,
+        count(told.gaps, "gap", "gaps")
     );
     for (group, ts) in &told.checkpoints {
         words += &format!("checkpoint: community {group} goes on at ts {ts}\n");
@@ -118,8 +127,8 @@ fn salvaged(told: &Salvaged) -> String {
     }
     if told.commits_missing > 0 {
         words += &format!(
-            "MISSING  the last {} commits: the outbox is as it was before them; VK is asked again from the checkpoint above, and what it still has comes again\n",
-            told.commits_missing
+            "MISSING  the last {}: the outbox is as it was before them; VK is asked again from the checkpoint above, and what it still has comes again\n",
+            count(told.commits_missing, "commit", "commits")
         );
     }
     for missing in &told.missing {
@@ -165,6 +174,14 @@ async fn run_export(dir: &Path, selector: SelectorArgs) -> Result<Exit, Failure>
             None => return Ok(Exit::Done),
         }
     }
+}
+
+/// On a terminal words that move until this is dropped; nothing elsewhere.
+pub(super) fn waiting(words: &'static str) -> ProgressBar {
+    let wait = if stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let wait = wait.with_message(words).with_finish(ProgressFinish::AndClear);
+    wait.enable_steady_tick(TICK);
+    wait
 }
 
 /// A bar on a terminal; nothing elsewhere.

@@ -15,6 +15,7 @@ use super::access::{Access, Live};
 use super::args::{ChangeVerb, SelectorArgs, Sure};
 use super::exit::{Exit, Failure};
 use super::outbox::{plain, print, tell_offline};
+use super::render::{ahead, count as so_many};
 use crate::clock::Clock;
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
@@ -51,9 +52,9 @@ pub(super) async fn run(dir: &Path, configured: Vec<String>, verb: ChangeVerb, j
                 if !view.cancelled {
                     return format!("replay {} was done before it could be cancelled\n", view.number);
                 }
-                let left = view.matched.saturating_sub(view.succeeded + view.failed);
+                let left = so_many(view.matched.saturating_sub(view.succeeded + view.failed), "row", "rows");
                 format!(
-                    "replay {} is cancelled: {} {}, {} failed, {left} left as they are\n",
+                    "replay {} is cancelled: {} {}, {} failed, {left} left alone\n",
                     view.number,
                     view.succeeded,
                     view.did(),
@@ -63,12 +64,22 @@ pub(super) async fn run(dir: &Path, configured: Vec<String>, verb: ChangeVerb, j
         }
         Change::Pause(asked) => {
             let made: PauseMade = office.pause(asked).await?;
-            let words = |made: &PauseMade| made.pause.as_ref().map_or_else(String::new, |pause| pause.words(now));
-            print(json, &made, |made| format!("{} is {}\n", made.destination, words(made)))
+            let words = |made: &PauseMade| {
+                let (name, pause) = (&made.destination, made.pause.as_ref());
+                let reason = pause.and_then(|pause| pause.reason.as_ref());
+                let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+                let until = pause.and_then(|pause| pause.until);
+                let end = until.map_or_else(String::new, |until| format!("by itself {}, or ", ahead(Some(until), now)));
+                format!(
+                    "{name} is paused from now on{reason}; it goes on {end}with `event-router outbox resume {name}`"
+                )
+            };
+            print(json, &made, |made| format!("{}\n", words(made)))
         }
         Change::Resume(asked) => {
             let made: PauseMade = office.resume(asked).await?;
-            print(json, &made, |made| format!("{} is not paused: its events go out\n", made.destination))
+            let when = if matches!(office, Office::Live(_)) { "go out now" } else { "go out at the next start" };
+            print(json, &made, |made| format!("{} is not paused any more: its events {when}\n", made.destination))
         }
     }
 }
@@ -137,17 +148,18 @@ async fn replay(office: &mut Office, asked: Asked, sure: Sure, dry_run: bool, js
     let plan: Vec<ReplayMade> = office.replay(Asked { dry_run: true, ..asked.clone() }).await?;
     let count: u64 = plan.iter().map(|made| made.matched).sum();
     if dry_run || count == 0 {
-        return print(json, &plan, |plan| replays(plan, "would be replayed"));
+        return print(json, &plan, |plan| replays(plan, ""));
     }
     if !sure.yes {
-        let refusal = format!("{count} row(s) would be replayed; say --yes to do it, or --dry-run to look");
-        agreed(refusal, &format!("{}Replay them?", replays(&plan, "would be replayed")))?;
+        let refusal =
+            format!("{} would be replayed; say --yes to do it, or --dry-run to look", so_many(count, "row", "rows"));
+        agreed(refusal, &format!("{}Replay them?", replays(&plan, "")))?;
     }
     let made = office.replay(asked).await?;
     let Office::Live(live) = office else {
-        return print(json, &made, |made| replays(made, "will be replayed at the next start"));
+        return print(json, &made, |made| replays(made, "at the next start"));
     };
-    print(json, &made, |made| replays(made, "are being replayed"))?;
+    print(json, &made, |made| replays(made, "now"))?;
     if !json && stderr().is_terminal() {
         follow(live, &made).await?;
     }
@@ -184,20 +196,22 @@ async fn follow(live: &Live, made: &[ReplayMade]) -> Result<(), Failure> {
     }
 }
 
-fn replays(made: &[ReplayMade], done: &str) -> String {
+/// What replays take; `begin` says when they begin, and nothing of one that is not made.
+fn replays(made: &[ReplayMade], begin: &str) -> String {
     if made.is_empty() {
-        return "nothing matches\n".to_owned();
+        return "nothing matches: dead letters are meant, unless --state says expired or quarantined\n".to_owned();
     }
     let line = |one: &ReplayMade| {
-        let number = one.number.map_or_else(String::new, |number| format!(" (replay {number})"));
-        let (count, name) = (one.matched, &one.destination);
-        let waits = one.waits.as_ref().map_or_else(String::new, |words| format!("; it waits: {words}"));
-        match one.state {
-            ListState::Quarantined => {
-                format!("{count} update(s) in quarantine {done}: they are converted again{number}\n")
-            }
-            ListState::Expired => format!("{count} expired event(s) of {name} {done}{number}{waits}\n"),
-            _ => format!("{count} dead letter(s) of {name} {done}{number}{waits}\n"),
+        let rows = match one.state {
+            ListState::Quarantined => so_many(one.matched, "update", "updates") + " in quarantine",
+            ListState::Expired => so_many(one.matched, "expired event", "expired events") + " of " + &one.destination,
+            _ => so_many(one.matched, "dead letter", "dead letters") + " of " + &one.destination,
+        };
+        let did = if one.state == ListState::Quarantined { "converted again" } else { "delivered again" };
+        match (one.number, &one.waits) {
+            (None, _) => format!("{rows} would be {did}\n"),
+            (Some(number), Some(waits)) => format!("replay {number}: {rows} to be {did}; it waits: {waits}\n"),
+            (Some(number), None) => format!("replay {number}: {rows} to be {did}; it begins {begin}\n"),
         }
     };
     made.iter().map(line).collect()
@@ -209,11 +223,11 @@ async fn discard(office: &mut Office, asked: Asked, sure: Sure, json: bool) -> R
         return print(json, &would, |_| "nothing matches\n".to_owned());
     }
     if !sure.yes {
-        let words = format!("{} row(s) would be discarded for good", would.matched);
+        let words = format!("{} would be discarded for good", so_many(would.matched, "row", "rows"));
         agreed(format!("{words}; say --yes to do it"), &format!("{words}. Discard them?"))?;
     }
     let done = office.discard(Asked { up_to: would.up_to, died_by_ms: would.died_by_ms, ..asked }).await?;
-    print(json, &done, |done| format!("{} row(s) are discarded\n", done.matched))
+    print(json, &done, |done| format!("{} discarded\n", so_many(done.matched, "row", "rows")))
 }
 
 /// Asks the person at the terminal; without one, `--yes` is needed.

@@ -19,6 +19,7 @@ mod simulate;
 mod stats;
 mod tail;
 mod tail_line;
+mod trouble;
 mod updates;
 
 use std::path::PathBuf;
@@ -64,20 +65,25 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         }
         Command::Health { ready } => health::run(&config()?.outbox.dir, ready).await,
         Command::Outbox { json, verb: OutboxVerb::Events(verb) } => {
-            outbox::run(&config()?.outbox.dir, verb, json).await
+            let (dir, configured) = outbox_of(config()?);
+            outbox::run(&dir, &configured, verb, json).await
         }
         Command::Outbox { json, verb: OutboxVerb::Tail(args) } => {
             tail::run(&config()?.outbox.dir, args, json, on_signals()?).await
         }
         Command::Outbox { json, verb: OutboxVerb::Care(verb) } => care::run(&config()?.outbox.dir, verb, json).await,
         Command::Outbox { json, verb: OutboxVerb::Change(verb) } => {
-            let loaded = config()?;
-            let dir = loaded.outbox.dir.clone();
-            let rules = loaded.rules().unwrap_or_default();
-            let configured: Vec<String> = rules.into_iter().map(|(name, _)| name.to_string()).collect();
+            let (dir, configured) = outbox_of(config()?);
             change::run(&dir, configured, verb, json).await
         }
     }
+}
+
+/// Where the outbox is, and the destinations of the configuration, if they are known.
+fn outbox_of(loaded: Loaded) -> (PathBuf, Vec<String>) {
+    let dir = loaded.outbox.dir.clone();
+    let rules = loaded.rules().unwrap_or_default();
+    (dir, rules.into_iter().map(|(name, _)| name.to_string()).collect())
 }
 
 fn configuration(file: Option<PathBuf>) -> Result<Loaded, Problems> {

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::access::Access;
 use super::args::Verb;
+use super::care::waiting;
 use super::exit::{Exit, Failure, say};
-use super::render::{ago, number, right, span, table, text};
+use super::render::{ago, count, number, right, span, table, text};
 use super::stats;
 use crate::clock::Clock;
 use crate::domain::time::Moment;
@@ -18,10 +19,11 @@ use crate::outbox::gaps::{self, BackfillView, GapView};
 use crate::outbox::groups::{self, GroupView};
 use crate::outbox::kv::{Kv, KvError};
 use crate::outbox::replay::{self, ReplayView};
-use crate::outbox::views::{At, DeliveryState, DeliveryView, ListState, Row, Selector, Shown, Stats};
+use crate::outbox::views::{At, DeliveryState, DeliveryView, DestinationState, ListState, Row, Selector, Shown, Stats};
 use crate::outbox::{OutboxError, Store, inspect, lookup};
 
-pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Failure> {
+/// `configured` are the destinations of the configuration, if they are known.
+pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: bool) -> Result<Exit, Failure> {
     let now = Clock::system().now();
     let access = Access::find(dir).await?;
     if matches!(access, Access::Offline(_)) {
@@ -31,7 +33,7 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
         Verb::Stats => {
             let stats: Stats = match &access {
                 Access::Live(live) => live.get("/api/v1/stats", &()).await?,
-                Access::Offline(store) => look(store, |kv| inspect::stats(kv, &dir.display().to_string(), now))?,
+                Access::Offline(store) => look(store, |kv| at_rest(kv, dir, configured, now))?,
             };
             print(json, &stats, stats::render)
         }
@@ -56,16 +58,19 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
         }
         Verb::Show { id } => {
             let id = plain(&id)?;
+            // A position is at hand; for an event id the log is read, from its end on.
+            let wait = waiting("looking for this event, the newest first");
             let shown: Option<Shown> = match &access {
                 Access::Live(live) => Some(live.get(&format!("/api/v1/events/{id}"), &()).await?),
                 Access::Offline(store) => look(store, |kv| {
                     let mut shown = lookup::show(kv, id)?;
                     if let Some(shown) = &mut shown {
-                        lookup::explain(shown, &inspect::stats(kv, "", now)?);
+                        lookup::explain(shown, &at_rest(kv, dir, configured, now)?);
                     }
                     Ok(shown)
                 })?,
             };
+            drop(wait);
             let shown = shown.ok_or_else(|| Failure::new("there is no such event"))?;
             print(json, &shown, |shown| show(shown, now))
         }
@@ -79,7 +84,7 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
         Verb::Replays => {
             let replays: Vec<ReplayView> = match &access {
                 Access::Live(live) => live.get("/api/v1/replays", &()).await?,
-                Access::Offline(store) => look(store, |kv| replay::all(kv, &[], now))?,
+                Access::Offline(store) => look(store, |kv| replay::all(kv, configured, now))?,
             };
             print(json, &replays, |replays| render_replays(replays, now))
         }
@@ -91,6 +96,20 @@ pub(super) async fn run(dir: &Path, verb: Verb, json: bool) -> Result<Exit, Fail
             print(json, &changes, |changes| render_audit(changes, now))
         }
     }
+}
+
+/// Statistics of an outbox at rest, by the light of the configuration.
+fn at_rest(kv: &dyn Kv, dir: &Path, configured: &[String], now: Moment) -> Result<Stats, KvError> {
+    let mut stats = inspect::stats(kv, &dir.display().to_string(), now)?;
+    let gone = |name: &String| !configured.is_empty() && !configured.contains(name);
+    for view in stats.destinations.iter_mut().filter(|view| gone(&view.name)) {
+        view.state = DestinationState::Detached;
+        view.why = match view.pending {
+            0 => "not configured any more; nothing waits".to_owned(),
+            _ => "not configured any more; it goes on when its name comes back".to_owned(),
+        };
+    }
+    Ok(stats)
 }
 
 /// Says that a directory is looked into, and no service asked.
@@ -128,7 +147,7 @@ fn list(rows: &[Row], now: Moment, limit: u64) -> String {
     if rows.is_empty() {
         return "nothing matches\n".to_owned();
     }
-    let mut shown = table(&["ID", "AGE", "TYPE", "PEER", "USER", "EVENT ID", "DELIVERIES"]);
+    let mut shown = table(&["ID", "AGE", "TYPE", "PEER", "USER", "DELIVERIES"]);
     for row in rows {
         let deliveries: Vec<String> = row.deliveries.iter().map(delivery).collect();
         shown.add_row([
@@ -137,13 +156,12 @@ fn list(rows: &[Row], now: Moment, limit: u64) -> String {
             row.event_type.clone().unwrap_or_else(|| "quarantined".to_owned()),
             number(row.peer_id),
             number(row.user_id),
-            row.event_id.clone(),
             row.reason.clone().unwrap_or_else(|| deliveries.join("; ")),
         ]);
     }
     right(&mut shown, &[0, 1]);
     let more =
-        if rows.len() as u64 == limit { format!("(the first {limit}; more with --limit)\n") } else { String::new() };
+        if rows.len() as u64 == limit { format!("(the first {limit}; more with --limit N)\n") } else { String::new() };
     text(&shown) + &more
 }
 
@@ -163,7 +181,11 @@ fn delivery(view: &DeliveryView) -> String {
         DeliveryState::Expired => "expired",
         DeliveryState::Discarded => "discarded",
     };
-    let tried = if view.attempts > 0 { format!(", {} attempt(s)", view.attempts) } else { String::new() };
+    let tried = if view.attempts > 0 {
+        format!(", {}", count(view.attempts.into(), "failed attempt", "failed attempts"))
+    } else {
+        String::new()
+    };
     let reason = view.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     format!("{} {state}{tried}{reason}", view.destination)
 }
@@ -183,6 +205,9 @@ fn show(shown: &Shown, now: Moment) -> String {
     };
     if let Some(reason) = &row.reason {
         line(format!("reason: {reason}"));
+        let id = id_of(row);
+        line(format!("  → event-router outbox replay {id}    reads it again, after an upgrade"));
+        line(format!("  → event-router outbox discard {id}   takes it out for good"));
     }
     for view in &row.deliveries {
         line(format!("  {}", delivery(view)));
@@ -202,6 +227,9 @@ fn show(shown: &Shown, now: Moment) -> String {
             let when = if at <= now { "due now".to_owned() } else { format!("in {}", span(now.age(at))) };
             line(format!("    next try {when}"));
         }
+        for remedy in remedies(&id_of(row), view) {
+            line(format!("    → event-router outbox {remedy}"));
+        }
     }
     if let Some(body) = &shown.body {
         line(format!("\n{}", body.get()));
@@ -212,12 +240,27 @@ fn show(shown: &Shown, now: Moment) -> String {
     out
 }
 
+/// What can be done about a delivery.
+fn remedies(id: &str, view: &DeliveryView) -> Vec<String> {
+    let to = &view.destination;
+    let again = match view.state {
+        DeliveryState::Dead => Some(format!("replay {id} --destination {to}    delivers it again")),
+        DeliveryState::Expired => {
+            Some(format!("replay {id} --destination {to} --state expired   delivers it after all"))
+        }
+        DeliveryState::Pending if view.attempts > 0 => None,
+        _ => return Vec::new(),
+    };
+    let out = (view.state != DeliveryState::Expired)
+        .then(|| format!("discard {id} --destination {to}   takes it out for good"));
+    again.into_iter().chain(out).collect()
+}
+
 fn render_gaps(gaps: &[GapView], now: Moment) -> String {
     if gaps.is_empty() {
         return "VK has lost nothing that we know of\n".to_owned();
     }
-    let mut shown =
-        table(&["GAP", "WHEN", "COMMUNITY", "FROM TS", "TO TS", "DISTANCE", "AWAY", "CAUSE", "FETCHED BACK"]);
+    let mut shown = table(&["GAP", "WHEN", "COMMUNITY", "TS", "DISTANCE", "AWAY", "CAUSE", "FETCHED BACK"]);
     for gap in gaps {
         let away =
             gap.away_seconds.map_or_else(|| "-".to_owned(), |seconds| span(std::time::Duration::from_secs(seconds)));
@@ -225,8 +268,7 @@ fn render_gaps(gaps: &[GapView], now: Moment) -> String {
             gap.number.to_string(),
             ago(Some(gap.at), now),
             gap.group_id.to_string(),
-            gap.from_ts.clone(),
-            gap.to_ts.clone(),
+            format!("{}..{}", gap.from_ts, gap.to_ts),
             number(gap.distance),
             away,
             gap.cause.clone(),
@@ -268,7 +310,7 @@ fn render_replays(replays: &[ReplayView], now: Moment) -> String {
         return "there was none, as far as is kept\n".to_owned();
     }
     let mut shown =
-        table(&["REPLAY", "OF", "WHAT", "ASKED FOR", "ROWS", "DELIVERED", "FAILED", "GONE", "A SECOND", "STATE"]);
+        table(&["REPLAY", "OF", "WHAT", "ASKED FOR", "ROWS", "DELIVERED", "FAILED", "GONE", "RATE", "STATE"]);
     for replay in replays {
         let state = match replay.ended {
             Some(At(at)) if replay.cancelled => format!("cancelled {} ago", span(at.age(now))),
@@ -286,7 +328,7 @@ fn render_replays(replays: &[ReplayView], now: Moment) -> String {
             replay.gone().to_string(),
             replay.rate().map_or_else(
                 || "-".to_owned(),
-                |rate| format!("{rate:.3}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+                |rate| format!("{rate:.3}").trim_end_matches('0').trim_end_matches('.').to_owned() + "/s",
             ),
             state,
         ]);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Found, Live};
 use super::exit::{Exit, Failure, said};
+use super::render::count;
 use super::tail_line::Columns;
 use crate::admin::{TailAsked, TailLine};
 use crate::app::supervise;
@@ -129,7 +130,8 @@ fn people(lines: &str, columns: &mut Columns) -> Result<String, Failure> {
             TailLine::Attempt(attempt) => words += &columns.line(&attempt),
             TailLine::Missed { missed } => {
                 eprintln!(
-                    "missed {missed} attempt(s), of whatever was delivered then: the lines are read too slowly here"
+                    "missed {}, of whatever was delivered then: the lines are read too slowly here",
+                    count(missed, "attempt", "attempts")
                 );
             }
         }

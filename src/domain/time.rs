@@ -54,9 +54,41 @@ impl Moment {
     }
 }
 
+/// A span in its two largest units: `3s`, `4m 10s`, `2h 5m`, `3d 4h`.
+#[must_use]
+pub fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let two = |large: u64, large_name: &str, small: u64, small_name: &str| match small {
+        0 => format!("{large}{large_name}"),
+        _ => format!("{large}{large_name} {small}{small_name}"),
+    };
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => two(seconds / 60, "m", seconds % 60, "s"),
+        3600..86_400 => two(seconds / 3600, "h", seconds % 3600 / 60, "m"),
+        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_shows_its_two_largest_units() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (250, "4m 10s"),
+            (7500, "2h 5m"),
+            (7200, "2h"),
+            (273_600, "3d 4h"),
+            (86_400, "1d"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), expected);
+        }
+    }
 
     #[test]
     fn a_moment_shows_moscow_time_as_the_contract_does() {

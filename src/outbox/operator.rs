@@ -237,7 +237,7 @@ pub async fn discard(desk: &mut impl Desk, asked: Asked) -> Result<Discarded, Op
     change.end(desk, matched).await?;
     match refused.is_empty() {
         true => Ok(Discarded { matched, done: true, up_to: Some(end), died_by_ms }),
-        false => Err(OperatorError::Refused(format!("{matched} row(s) are discarded, but {}", refused.join("; ")))),
+        false => Err(OperatorError::Refused(format!("{matched} discarded, but {}", refused.join("; ")))),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::operator::bounded;
 use super::records::PauseRecord;
 use super::views::At;
-use crate::domain::time::Moment;
+use crate::domain::time::{Moment, span};
 
 /// A pause as it is asked for; for a resume the name alone counts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -27,8 +27,8 @@ impl PauseAsked {
     /// As the words of a command.
     #[must_use]
     pub fn words(&self) -> String {
-        let span = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string().replace(' ', "");
-        let span = self.for_seconds.map_or_else(String::new, |seconds| format!(" --for {}", span(seconds)));
+        let words = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string().replace(' ', "");
+        let span = self.for_seconds.map_or_else(String::new, |seconds| format!(" --for {}", words(seconds)));
         format!("pause {}{span}", self.destination)
     }
 
@@ -70,7 +70,6 @@ impl PauseView {
     /// In a sentence.
     #[must_use]
     pub fn words(&self, now: Moment) -> String {
-        let span = |span: Duration| humantime::format_duration(Duration::from_secs(span.as_secs())).to_string();
         let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
         let end = match self.until {
             Some(At(until)) => format!("it ends by itself in {}", span(now.age(until))),
