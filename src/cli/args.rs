@@ -28,28 +28,44 @@ pub(super) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Run the service
+    /// Run the service, until SIGTERM or Ctrl-C
+    #[command(after_help = "Example:\n  TOKEN=… event-router run --config event-router.toml")]
     Run,
     /// Show the whole thing on this machine: a simulated VK, three handlers, an outage, a kill; no token needed
     Demo(DemoArgs),
     /// Be a simulated VK (API and Long Poll on one port) for any VK client; prints `READY http://…`
     Simulate(super::simulate::SimulateArgs),
     /// Check the configuration
+    #[command(
+        after_help = "Examples:\n  event-router check            what it says, and who takes what\n  event-router check --online   and what VK says to it"
+    )]
     Check {
         /// Also ask VK: the token, its rights, the Long Poll settings
         #[arg(long)]
         online: bool,
     },
+    #[command(
+        after_help = "Examples:\n  event-router convert update.json\n  event-router convert --at 1709107923 < answer.json"
+    )]
     /// Convert raw VK updates (one, an array, a Long Poll answer, or one JSON a line) to events, offline
     Convert(ConvertArgs),
     /// Say which destinations take the events of raw VK updates, by which table of `when`, and which condition failed; offline
     #[command(after_help = "Examples:\n  event-router route update.json\n  event-router route --json < updates.ndjson")]
     Route(RouteArgs),
+    #[command(
+        after_help = "Example:\n  event-router health --ready || echo 'VK does not answer, or the outbox is full'"
+    )]
     /// Exit with 0 if the running service is alive
     Health {
         /// Ask whether it is ready: VK answers, the outbox takes
         #[arg(long)]
         ready: bool,
+    },
+    /// Print completions of these commands for a shell
+    #[command(after_help = super::completions::HELP)]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
     },
     /// Look into the outbox and replay from it, whether the service runs or not
     #[command(visible_alias = "debug")]
@@ -132,6 +148,9 @@ pub(super) enum Verb {
         #[arg(long)]
         group: bool,
     },
+    #[command(
+        after_help = "Examples:\n  event-router outbox show 42\n  event-router outbox show 8dd52b4d7c822b78db23db85bf351c7114e46b36   reads the log: seconds, where it is long\n  event-router outbox show q7"
+    )]
     /// Show one event: its body, who takes it, how it goes
     Show {
         /// Position (`42`), event id, or number in quarantine (`q7`)
@@ -203,6 +222,7 @@ pub(super) enum ChangeVerb {
         #[arg(long, value_name = "WORDS")]
         reason: Option<String>,
     },
+    #[command(after_help = "Example:\n  event-router outbox resume messages")]
     /// End a pause
     Resume {
         /// The destination
@@ -227,6 +247,7 @@ pub(super) struct Sure {
 /// Verbs of `outbox` that open it in their own ways.
 #[derive(Debug, Subcommand)]
 pub(super) enum CareVerb {
+    #[command(after_help = "Example:\n  event-router outbox verify || echo 'it is damaged'")]
     /// Read everything and check it
     Verify,
     /// With the service stopped: bring what is readable of a damaged outbox into a fresh one

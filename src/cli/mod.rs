@@ -7,6 +7,7 @@ mod args;
 mod care;
 mod change;
 mod check;
+mod completions;
 mod convert;
 mod demo;
 mod exit;
@@ -58,6 +59,7 @@ async fn command(cli: Cli) -> Result<Exit, Failure> {
         Command::Demo(args) => demo::run(args.seed, on_signals()?).await,
         Command::Simulate(args) => simulate::run(args, on_signals()?).await,
         Command::Check { online } => check::run(config()?, online).await,
+        Command::Completions { shell } => completions::run(shell),
         Command::Convert(args) => convert::run(&args, &config()?.events),
         Command::Route(args) => {
             let loaded = config()?;
