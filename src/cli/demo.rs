@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Live};
+use super::demo_picture::Picture;
 use super::exit::{Exit, Failure};
 use super::stats;
 use crate::outbox::OutboxError;
@@ -51,9 +53,10 @@ pub(super) async fn run(seed: Option<u64>, stop: CancellationToken) -> Result<Ex
 
 async fn play(seed: u64) -> Result<Exit, Failure> {
     let start = Instant::now();
-    let say = |words: &str| println!("{:5.1}s  {words}", start.elapsed().as_secs_f64());
-    say(&format!("seed {seed}; repeat this run with: event-router demo --seed {seed}"));
+    println!("  0.0s  seed {seed}; repeat this run with: event-router demo --seed {seed}");
     let mut stage = Stage::set(seed).await?;
+    let picture = stage.picture.clone();
+    let say = |words: &str| tell(&picture, &format!("{:5.1}s  {words}", start.elapsed().as_secs_f64()));
     say(&format!("a simulated VK at {} and three handlers listen on this machine", stage.vk.url()));
     stage.start_service()?;
     stage.until_polled().await?;
@@ -72,8 +75,8 @@ async fn play(seed: u64) -> Result<Exit, Failure> {
     stage.wave();
     stage.until_settled(&["messages"]).await?;
     say(&format!("the handler of messages is stopped; {WAVE} updates sent; the other two go on:"));
-    sleep(OUTAGE).await;
-    println!("\n{}", stats::render(&stage.stats().await?));
+    stage.watch(OUTAGE).await?;
+    tell(&picture, &format!("\n{}", stats::render(&stage.stats().await?)));
 
     stage.wave();
     stage.until_read_half_of_a_wave().await?;
@@ -85,13 +88,22 @@ async fn play(seed: u64) -> Result<Exit, Failure> {
     say("the handler of messages is back");
     stage.until_settled(&[]).await?;
     say("everything that waited has been delivered:");
-    println!("\n{}", stats::render(&stage.stats().await?));
+    tell(&picture, &format!("\n{}", stats::render(&stage.stats().await?)));
+    lock(&picture).clear();
 
     stage.stop_service().await?;
     say("SIGTERM; the service has ended with 0; the books:");
     let balanced = stage.books().await?;
     say(if balanced { "the books balance" } else { "the books DO NOT balance" });
     Ok(if balanced { Exit::Done } else { Exit::Failed })
+}
+
+fn tell(picture: &Mutex<Picture>, words: &str) {
+    lock(picture).say(words);
+}
+
+fn lock(picture: &Mutex<Picture>) -> MutexGuard<'_, Picture> {
+    picture.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The simulators, the directory, the service.
@@ -103,6 +115,7 @@ struct Stage {
     served: Vec<Served>,
     malformed: u64,
     service: Option<Child>,
+    picture: Arc<Mutex<Picture>>,
 }
 
 impl Stage {
@@ -133,7 +146,8 @@ impl Stage {
             });
         }
         let script = Script::new(seed, vk.group_id(), CHATS);
-        Ok(Self { dir, vk, handlers, script, served: Vec::new(), malformed: 0, service: None })
+        let picture = Arc::new(Mutex::new(Picture::new(vk.head(), 3 * WAVE as u64)));
+        Ok(Self { dir, vk, handlers, script, served: Vec::new(), malformed: 0, service: None, picture })
     }
 
     fn handler(&self, name: &str) -> &Handler {
@@ -171,6 +185,7 @@ impl Stage {
                 None => self.malformed += 1,
             }
         }
+        lock(&self.picture).sent(self.vk.head());
     }
 
     async fn until_polled(&self) -> Result<(), Failure> {
@@ -189,7 +204,7 @@ impl Stage {
         let head = self.vk.head().to_string();
         let settled = async {
             loop {
-                let stats = self.stats().await?;
+                let stats = self.look().await?;
                 let read = stats.checkpoints.iter().any(|checkpoint| checkpoint.ts == head);
                 let mut others = stats.destinations.iter().filter(|view| !away.contains(&view.name.as_str()));
                 if read && others.all(|view| view.pending == 0) {
@@ -201,7 +216,25 @@ impl Stage {
         timeout(PATIENCE, settled).await.map_err(|_| self.stuck("something is not delivered"))?
     }
 
+    /// Looks on for a while.
+    async fn watch(&self, span: Duration) -> Result<(), Failure> {
+        let start = Instant::now();
+        while start.elapsed() < span {
+            self.look().await?;
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// How it goes, drawn as well.
+    async fn look(&self) -> Result<Stats, Failure> {
+        let stats = self.stats().await?;
+        lock(&self.picture).look(self.vk.head(), &stats);
+        Ok(stats)
+    }
+
     fn stuck(&self, words: &str) -> Failure {
+        lock(&self.picture).clear();
         let log = fs::read_to_string(self.dir.path().join("service.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n");
@@ -220,6 +253,7 @@ impl Stage {
     async fn kill_service(&mut self) -> Result<(), Failure> {
         if let Some(mut child) = self.service.take() {
             child.kill().await?;
+            lock(&self.picture).stopped();
         }
         Ok(())
     }

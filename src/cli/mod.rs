@@ -10,6 +10,7 @@ mod check;
 mod completions;
 mod convert;
 mod demo;
+mod demo_picture;
 mod exit;
 mod health;
 mod outbox;
