@@ -7,6 +7,7 @@ mod backfill;
 mod cli;
 mod commands;
 mod commands_help;
+mod commands_json;
 mod config;
 mod convert;
 mod corpus;
