@@ -60,7 +60,7 @@ async fn a_handler_that_is_down() {
 async fn a_handler_that_refuses() {
     let (rig, service) = with_handler(Some(Answer::Status(422, "no such field"))).await;
     rig.until("all are dead", |stats| view(stats, "messages").dead == 2).await;
-    says(&rig, STATS, 0, &["2 dead letters", "event-router outbox list --group"]).await;
+    says(&rig, STATS, 0, &["2 dead letters", "event-router outbox list --destination messages --group"]).await;
     let parts = ["refused: HTTP 422", "no such field", "event-router outbox replay", "event-router outbox discard"];
     says(&rig, &["outbox", "list", "--group"], 0, &parts).await;
     service.stop().await;
@@ -109,7 +109,7 @@ async fn a_lock_that_is_held() {
     let rig = Rig::new(&[("messages", "")], "").await;
     rig.start().await.stop().await;
     let held = Store::open_existing(&rig.data(), "a test", Duration::ZERO).expect("opened");
-    let parts = ["is in use by", "a test", "stop that process", "does not answer"];
+    let parts = ["is in use by", "a test", "nothing answers at", "end that process"];
     says(&rig, STATS, 75, &parts).await;
     drop(held);
 }
@@ -130,7 +130,7 @@ async fn dead_letters_that_were_given_up() {
         }
     })
     .await;
-    says(&rig, STATS, 0, &["1 dead letter", "event-router outbox list --group"]).await;
+    says(&rig, STATS, 0, &["1 dead letter", "event-router outbox list --destination messages --group"]).await;
     let parts = ["given up: HTTP 500", "it broke", "event-router outbox replay", "event-router outbox discard"];
     says(&rig, &["outbox", "list", "--group"], 0, &parts).await;
     service.stop().await;
