@@ -15,8 +15,8 @@ fn conversion(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(lot.name);
         let converting = Converting::default();
         group.throughput(Throughput::Elements(lot.updates.len() as u64));
-        group.bench_function("floor", |bencher| bencher.iter(|| floor(black_box(&lot.updates))));
-        group.bench_function("convert", |bencher| bencher.iter(|| converting.convert(black_box(&lot.updates))));
+        group.bench_function("floor", |bencher| bencher.iter(|| floor(black_box(&lot))));
+        group.bench_function("convert", |bencher| bencher.iter(|| converting.convert(black_box(&lot))));
         group.finish();
     }
 }

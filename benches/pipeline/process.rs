@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use super::backlog::{Backlog, client, event, post_all, posts};
 use super::latency::update;
-use super::lots::floor as serde_pass;
+use super::lots::{floor as serde_pass, lots};
 use super::sink::{Sink, aside};
 use super::table::{Aim, Figure};
 use super::{Size, median, processor_of};
@@ -169,14 +169,13 @@ async fn floor_cost(disk: &Path, events: u64) -> f64 {
 
 /// The floor itself: prints its microseconds of an event.
 pub(crate) async fn be_the_floor(disk: &Path, url: &str, events: u64) {
-    let vk = VkServer::start(Settings::default()).await.expect("a VK");
-    let updates: Vec<String> = (0..ANSWER).map(|_| update(&vk)).collect();
+    let [lot, ..] = lots();
     let mut file = tempfile::tempfile_in(disk).expect("a file");
     let requests = posts(0, events, 1);
     let bodies: Vec<u8> = (0..ANSWER as u64).flat_map(|number| event(number).body.to_vec()).collect();
     let before = processor_of("self");
     for _ in 0..events / ANSWER as u64 {
-        std::hint::black_box(serde_pass(&updates));
+        std::hint::black_box(serde_pass(&lot));
         file.write_all(&bodies).expect("written");
         file.sync_data().expect("synced");
     }

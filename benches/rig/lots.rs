@@ -1,80 +1,297 @@
-//! Lots of updates to convert, our conversion of them, and its floor: a bare typed pass of serde_json over the same bytes,
-//! borrowed in and serialized out, which decides nothing, names nobody and makes no event. Deliberately absent: measuring.
+//! Lots of updates to convert, our conversion of them, and its floor: what derived readers and writers of serde_json make of the
+//! same bytes, borrowed in, the very same bytes out, told beforehand what each update is. Deliberately absent: measuring.
 
 use std::borrow::Cow;
 
 use chrono::FixedOffset;
 use event_router::domain::convert::{NameBook, Settings, Stamp, mend, read_answer};
+use event_router::domain::event;
 use event_router::domain::ids::{GroupId, Ts};
 use event_router::domain::time::Moment;
 use event_router::sim::script::Script;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json::value::RawValue;
 
-/// What the floor reads and writes: the fields that an event has.
-#[derive(Deserialize, Serialize)]
-struct Update<'a> {
-    group_id: Option<i64>,
+/// What the floor reads of an update with an object of its type.
+#[derive(Deserialize)]
+struct Update<'a, T> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
     event_id: Cow<'a, str>,
-    #[serde(borrow)]
-    object: Object<'a>,
+    object: T,
 }
 
-#[derive(Deserialize, Serialize)]
-struct Object<'a> {
+#[derive(Deserialize)]
+struct Wrapped<'a> {
     #[serde(borrow)]
-    message: Option<Message<'a>>,
-    user_id: Option<i64>,
-    peer_id: Option<i64>,
-    conversation_message_id: Option<i64>,
-    #[serde(borrow)]
-    payload: Option<&'a serde_json::value::RawValue>,
+    message: Message<'a>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Message<'a> {
-    date: Option<i64>,
-    from_id: Option<i64>,
-    peer_id: Option<i64>,
-    conversation_message_id: Option<i64>,
+    from_id: i64,
+    peer_id: i64,
+    conversation_message_id: i64,
     #[serde(borrow)]
     text: Cow<'a, str>,
-    #[serde(borrow, default)]
-    fwd_messages: Vec<Message<'a>>,
     #[serde(borrow)]
-    reply_message: Option<Box<Message<'a>>>,
+    reply_message: Option<Box<Nested<'a>>>,
+    #[serde(borrow, default)]
+    fwd_messages: Vec<Nested<'a>>,
     #[serde(borrow, default)]
     attachments: Vec<Attachment<'a>>,
 }
 
 #[derive(Deserialize, Serialize)]
+struct Nested<'a> {
+    #[serde(rename(deserialize = "from_id", serialize = "user_id"))]
+    user_id: Option<i64>,
+    #[serde(rename(deserialize = "conversation_message_id", serialize = "cmid"))]
+    cmid: Option<i64>,
+    #[serde(borrow)]
+    text: Cow<'a, str>,
+    date: Option<i64>,
+    #[serde(borrow, default)]
+    attachments: Vec<Attachment<'a>>,
+    #[serde(borrow, rename(deserialize = "reply_message", serialize = "reply"))]
+    reply: Option<Box<Nested<'a>>>,
+    #[serde(borrow, default, rename(deserialize = "fwd_messages", serialize = "forward"))]
+    forward: Vec<Nested<'a>>,
+}
+
+#[derive(Deserialize)]
 struct Attachment<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
+}
+
+impl Serialize for Attachment<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.kind)
+    }
+}
+
+#[derive(Deserialize)]
+struct Button<'a> {
+    user_id: i64,
+    peer_id: i64,
+    conversation_message_id: i64,
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Reaction {
+    reacted_id: i64,
+    peer_id: i64,
+    cmid: i64,
+    reaction_id: i64,
+}
+
+/// What it writes: the contract's keys, in their order.
+#[derive(Serialize)]
+struct MessageEvent<'a> {
+    ts: i64,
+    datetime: &'a str,
+    event_type: &'a str,
+    event_id: &'a str,
+    user_id: i64,
+    user_name: Option<&'a str>,
+    user_nick: Option<&'a str>,
+    peer_id: i64,
+    peer_name: Option<&'a str>,
+    chat_id: Option<i64>,
+    cmid: i64,
+    text: &'a str,
+    reply: Option<&'a Nested<'a>>,
+    forward: &'a [Nested<'a>],
+    attachments: &'a [Attachment<'a>],
+}
+
+#[derive(Serialize)]
+struct ButtonEvent<'a> {
+    ts: i64,
+    datetime: &'a str,
+    event_type: &'a str,
+    event_id: &'a str,
+    user_id: i64,
+    user_name: Option<&'a str>,
+    user_nick: Option<&'a str>,
+    peer_id: i64,
+    peer_name: Option<&'a str>,
+    chat_id: Option<i64>,
+    cmid: i64,
+    button_event_id: &'a str,
+    payload: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct ReactionEvent<'a> {
+    ts: i64,
+    datetime: &'a str,
+    event_type: &'a str,
+    event_id: &'a str,
+    user_id: i64,
+    user_name: Option<&'a str>,
+    user_nick: Option<&'a str>,
+    peer_id: i64,
+    peer_name: Option<&'a str>,
+    chat_id: Option<i64>,
+    cmid: i64,
+    reaction_id: i64,
+}
+
+/// The moment of conversion.
+const AT: Moment = Moment(1_709_107_923_000);
+const DATETIME: &str = "2024-02-28 11:12:03";
+
+/// What the floor is told of an update: it decides nothing.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// A wrapped message, and the type that its event has.
+    Message(&'static str),
+    Bare,
+    Button,
+    Reaction,
 }
 
 /// A hundred updates, as VK gives them under load.
 pub(crate) struct Lot {
     pub(crate) name: &'static str,
     pub(crate) updates: Vec<String>,
+    kinds: Vec<Kind>,
 }
 
-/// The contract's message, its button, and what a simulated community sends.
+/// The contract's message, its button, and what a simulated community sends. Both sides write the same bytes.
 pub(crate) fn lots() -> [Lot; 3] {
     let mut script = Script::new(1, 218_730_916, 20);
-    let mixed = std::iter::from_fn(|| Some(script.invent()))
-        .filter(|one| one.served.is_some())
-        .map(|one| one.update)
-        .take(100)
-        .collect();
-    [
-        Lot { name: "seed message", updates: vec![seed_message(); 100] },
-        Lot { name: "button", updates: vec![button(); 100] },
-        Lot { name: "mixed lot", updates: mixed },
-    ]
+    let mut mixed = Vec::new();
+    while mixed.len() < 100 {
+        let update = script.invent().update;
+        mixed.extend(kind_of(&update).map(|kind| (update, kind)));
+    }
+    let (updates, kinds) = mixed.into_iter().unzip();
+    let lots = [
+        Lot {
+            name: "seed message",
+            updates: vec![seed_message(); 100],
+            kinds: vec![Kind::Message("message_new"); 100],
+        },
+        Lot { name: "button", updates: vec![button(); 100], kinds: vec![Kind::Button; 100] },
+        Lot { name: "mixed lot", updates, kinds },
+    ];
+    let converting = Converting::default();
+    for lot in &lots {
+        for (update, kind) in lot.updates.iter().zip(&lot.kinds) {
+            let ours = converting.events(&[update]);
+            assert_eq!(String::from_utf8_lossy(&ours[0].body), String::from_utf8_lossy(&write(update, *kind)));
+        }
+    }
+    lots
+}
+
+/// What the floor can be told of an invented update, if it can read it.
+fn kind_of(update: &str) -> Option<Kind> {
+    let value: serde_json::Value = serde_json::from_str(update).expect("JSON");
+    let text = value["object"]["message"]["text"].as_str();
+    match value["type"].as_str()? {
+        "message_new" if text?.starts_with(['/', '!']) => Some(Kind::Message("command_call")),
+        "message_new" => Some(Kind::Message("message_new")),
+        "message_edit" => Some(Kind::Bare),
+        "message_event" => Some(Kind::Button),
+        "message_reaction_event" => Some(Kind::Reaction),
+        _ => None,
+    }
+}
+
+fn chat_id(peer_id: i64) -> Option<i64> {
+    (peer_id > 2_000_000_000).then(|| peer_id - 2_000_000_000)
+}
+
+fn message(event_type: &str, event_id: &str, message: &Message<'_>) -> Vec<u8> {
+    let event = MessageEvent {
+        ts: AT.unix_seconds(),
+        datetime: DATETIME,
+        event_type,
+        event_id,
+        user_id: message.from_id,
+        user_name: None,
+        user_nick: None,
+        peer_id: message.peer_id,
+        peer_name: None,
+        chat_id: chat_id(message.peer_id),
+        cmid: message.conversation_message_id,
+        text: &message.text,
+        reply: message.reply_message.as_deref(),
+        forward: &message.fwd_messages,
+        attachments: &message.attachments,
+    };
+    serde_json::to_vec(&event).expect("written")
+}
+
+/// What a derived reader and a derived writer make of an update.
+fn write(update: &str, kind: Kind) -> Vec<u8> {
+    match kind {
+        Kind::Message(event_type) => {
+            let read: Update<'_, Wrapped<'_>> = serde_json::from_str(update).expect("the floor reads it");
+            message(event_type, &read.event_id, &read.object.message)
+        }
+        Kind::Bare => {
+            let read: Update<'_, Message<'_>> = serde_json::from_str(update).expect("the floor reads it");
+            message(&read.kind, &read.event_id, &read.object)
+        }
+        Kind::Button => {
+            let read: Update<'_, Button<'_>> = serde_json::from_str(update).expect("the floor reads it");
+            let (event_type, datetime, chat_id) = ("button_pressed", DATETIME, chat_id(read.object.peer_id));
+            let (ts, event_id, object) = (AT.unix_seconds(), &*read.event_id, &read.object);
+            let (user_id, peer_id, cmid) = (object.user_id, object.peer_id, object.conversation_message_id);
+            let (button_event_id, payload) = (&*object.event_id, object.payload);
+            let (user_name, user_nick, peer_name) = (None, None, None);
+            serde_json::to_vec(&ButtonEvent {
+                ts,
+                datetime,
+                event_type,
+                event_id,
+                user_id,
+                user_name,
+                user_nick,
+                peer_id,
+                peer_name,
+                chat_id,
+                cmid,
+                button_event_id,
+                payload,
+            })
+            .expect("written")
+        }
+        Kind::Reaction => {
+            let read: Update<'_, Reaction> = serde_json::from_str(update).expect("the floor reads it");
+            let (event_type, datetime, chat_id) = ("reaction_changed", DATETIME, chat_id(read.object.peer_id));
+            let (ts, event_id, object) = (AT.unix_seconds(), &*read.event_id, &read.object);
+            let (user_id, peer_id, cmid, reaction_id) =
+                (object.reacted_id, object.peer_id, object.cmid, object.reaction_id);
+            let (user_name, user_nick, peer_name) = (None, None, None);
+            serde_json::to_vec(&ReactionEvent {
+                ts,
+                datetime,
+                event_type,
+                event_id,
+                user_id,
+                user_name,
+                user_nick,
+                peer_id,
+                peer_name,
+                chat_id,
+                cmid,
+                reaction_id,
+            })
+            .expect("written")
+        }
+    }
 }
 
 fn seed_message() -> String {
@@ -94,13 +311,8 @@ fn button() -> String {
 }
 
 /// The bare pass; the bytes that it wrote.
-pub(crate) fn floor(updates: &[String]) -> usize {
-    let mut bytes = 0;
-    for update in updates {
-        let read: Update<'_> = serde_json::from_str(update).expect("the floor reads it");
-        bytes += serde_json::to_vec(&read).expect("written").len();
-    }
-    bytes
+pub(crate) fn floor(lot: &Lot) -> usize {
+    lot.updates.iter().zip(&lot.kinds).map(|(update, kind)| write(update, *kind).len()).sum()
 }
 
 /// What our conversion needs.
@@ -125,11 +337,18 @@ impl Default for Converting {
 
 impl Converting {
     /// Our pass, from bytes to events; the bytes of their bodies.
-    pub(crate) fn convert(&self, updates: &[String]) -> usize {
+    pub(crate) fn convert(&self, lot: &Lot) -> usize {
+        self.events(&lot.updates.iter().map(String::as_str).collect::<Vec<_>>())
+            .iter()
+            .map(|event| event.body.len())
+            .sum()
+    }
+
+    fn events(&self, updates: &[&str]) -> Vec<event::Event> {
         let mended: Vec<Cow<'_, str>> = updates.iter().map(|update| mend(update.as_bytes())).collect();
         let texts: Vec<&str> = mended.iter().map(AsRef::as_ref).collect();
-        let stamp = Stamp::new(Moment(1_709_107_923_000), self.settings.utc_offset);
+        let stamp = Stamp::new(AT, self.settings.utc_offset);
         let events = read_answer(self.group, &self.ts, &texts).into_iter().flatten();
-        events.map(|update| update.into_event(&self.names, &stamp, &self.settings).body.len()).sum()
+        events.map(|update| update.into_event(&self.names, &stamp, &self.settings)).collect()
     }
 }
