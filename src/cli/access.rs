@@ -103,7 +103,19 @@ impl Live {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 return Ok(None);
             }
-            Err(error) => return Err(Failure::new(format!("{}: {error}", path.display()))),
+            // Not the socket refuses, but the directory that it would be in.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && path.try_exists().is_err() => {
+                return Err(OutboxError::of_store(dir, &error.into()).into());
+            }
+            Err(error) => {
+                let remedy = match error.kind() {
+                    ErrorKind::PermissionDenied => {
+                        "; only the user that the service runs as may ask it: run this as that user"
+                    }
+                    _ => "",
+                };
+                return Err(Failure::new(format!("{}: {error}{remedy}", path.display())));
+            }
         }
         let client = reqwest::Client::builder().unix_socket(path).timeout(PATIENCE).no_proxy().build();
         client.map(|client| Some(Self(client))).map_err(|error| Failure::new(error.to_string()))

@@ -80,6 +80,8 @@ impl From<OutboxError> for Failure {
             OutboxError::Damaged { .. } => Exit::Damaged,
             OutboxError::Locked { .. } | OutboxError::Disk { full: true, .. } => Exit::Unavailable,
             OutboxError::Disk { .. }
+            | OutboxError::Forbidden { .. }
+            | OutboxError::Lockless { .. }
             | OutboxError::Newer { .. }
             | OutboxError::Absent { .. }
             | OutboxError::NotEmpty { .. }

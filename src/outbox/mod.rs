@@ -3,7 +3,7 @@
 //! # The directory
 //!
 //! ```text
-//! <dir>/lock                 flock; "<pid> (<command>)" of who holds it; taken before anything else is read
+//! <dir>/lock                 flock; "<pid> (<command>) on host <name>" of who holds it; taken before anything else is read
 //! <dir>/CURRENT              "format 1", "generation N", "sum <CRC-32 of these two lines>"; replaced by rename, after the generation is synced
 //! <dir>/generation-NNNNNN/   a sled 0.34 store: segments of 2 MiB, no compression, one tree
 //! <dir>/COMMITS              number of the last durable commit u64 | its CRC-32; written over, never synced

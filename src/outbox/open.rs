@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::system::uname;
+
 use super::error::OutboxError;
 use super::frame;
 use super::generations::{self, Directories, Generations};
@@ -37,7 +39,8 @@ impl Lock {
     /// Takes the lock, trying for as long as `patience`. Blocks.
     ///
     /// # Errors
-    /// [`OutboxError::Locked`] with who holds it; [`OutboxError::Disk`] when the directory cannot be used.
+    /// [`OutboxError::Locked`] with who holds it; [`OutboxError::Lockless`] where nothing can be locked;
+    /// [`OutboxError::Disk`] or [`OutboxError::Forbidden`] when the directory cannot be used.
     pub fn take(dir: &Path, command: &str, patience: Duration) -> Result<Self, OutboxError> {
         let disk = |error: io::Error| OutboxError::of_store(dir, &error.into());
         let path = dir.join("lock");
@@ -57,11 +60,16 @@ impl Lock {
                     };
                     return Err(OutboxError::Locked { dir: dir.to_owned(), holder });
                 }
-                Err(fs::TryLockError::Error(error)) => return Err(disk(error)),
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(OutboxError::Lockless { dir: dir.to_owned(), source_text: error.to_string() });
+                }
             }
         }
         file.set_len(0).map_err(disk)?;
-        writeln!(file, "{} ({command})", std::process::id()).map_err(disk)?;
+        // A container's process is number 1 in all of them: the host, which is the container's id, tells them apart.
+        let host = uname();
+        writeln!(file, "{} ({command}) on host {}", std::process::id(), host.nodename().to_string_lossy())
+            .map_err(disk)?;
         Ok(Self { _file: file })
     }
 }
@@ -195,7 +203,9 @@ impl Store {
 
 /// The generation of an outbox that must be there, and its lock.
 fn existing(dir: &Path, command: &str, patience: Duration) -> Result<(u32, Lock), OutboxError> {
-    if !dir.join("CURRENT").exists() && generations::all(dir).map_or(true, |found| found.is_empty()) {
+    // Where it may not be looked there may be one.
+    let current = dir.join("CURRENT").try_exists().map_err(|error| OutboxError::of_store(dir, &error.into()))?;
+    if !current && generations::all(dir).map_or(true, |found| found.is_empty()) {
         return Err(OutboxError::Absent { dir: dir.to_owned() });
     }
     let lock = Lock::take(dir, command, patience)?;
@@ -337,7 +347,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let _held = open(dir.path()).expect("made");
         let error = open(dir.path()).err().expect("refused").to_string();
-        assert!(error.contains(&format!("process {} (test)", std::process::id())), "{error}");
+        assert!(error.contains(&format!("process {} (test) on host ", std::process::id())), "{error}");
     }
 
     #[test]

@@ -259,6 +259,13 @@ fn quiet_panics() {
     });
 }
 
+/// sled hands some errors of the system on as text for programmers (`Os { code: 28, … }`): they become what they were.
+fn in_words(error: io::Error) -> io::Error {
+    let told = error.to_string();
+    let code = told.strip_prefix("Os { code: ").and_then(|rest| rest.split(',').next()?.parse().ok());
+    code.map_or(error, io::Error::from_raw_os_error)
+}
+
 /// Runs one call into sled and turns its errors and its panics into ours.
 fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {
     INSIDE.set(true);
@@ -266,7 +273,7 @@ fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {
     INSIDE.set(false);
     match outcome {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(sled::Error::Io(error))) => Err(KvError::Io(error)),
+        Ok(Err(sled::Error::Io(error))) => Err(KvError::Io(in_words(error))),
         // sled prints an empty backtrace behind its words.
         Ok(Err(error)) => Err(KvError::Damaged(error.to_string().replace(" backtrace ()", ""))),
         Err(panic) => {
@@ -278,5 +285,20 @@ fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {
             }
             Err(KvError::Damaged(format!("sled panicked: {}", words.chars().take(300).collect::<String>())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_is_told_in_its_words() {
+        let system = || io::Error::from_raw_os_error(28);
+        let of_sled = io::Error::new(io::ErrorKind::StorageFull, format!("{:?}", system()));
+        let told = in_words(of_sled);
+        assert_eq!((told.kind(), told.to_string()), (io::ErrorKind::StorageFull, system().to_string()));
+        let other = in_words(io::Error::other("could not acquire lock on \"db\""));
+        assert!(is_lock(&KvError::Io(other)));
     }
 }
