@@ -6,6 +6,7 @@
 pub mod books;
 pub mod handler;
 pub mod kv;
+pub mod onlooker;
 pub mod road;
 pub mod script;
 mod tls;

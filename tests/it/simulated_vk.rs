@@ -142,7 +142,7 @@ async fn updates_of_a_file_come_untouched_over_https() {
     let (ca, events) = (rig.dir.path().join("ca.pem"), rig.dir.path().join("events"));
     let updates = ["{\"type\":\"z\", \"object\":{\"b\":1.0,\"a\":\"\\u0041\"}}", "{\"type\" : \"a\"}", "7"];
     fs::write(&events, format!("[{},\n {}]\n{}\n", updates[0], updates[1], updates[2])).expect("written");
-    let mut command = rig.command(&["simulate", "--rate", "0", "--faults", "key=9"]);
+    let mut command = rig.command(&["simulate", "--rate", "0", "--pace", "100", "--faults", "key=9"]);
     command.arg("--events").arg(&events).arg("--tls-ca").arg(&ca).stdout(Stdio::piped());
     let mut child = command.spawn().expect("started");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
@@ -167,6 +167,7 @@ async fn updates_of_a_file_come_untouched_over_https() {
         ts = answer["ts"].as_str().expect("a text").to_owned();
     }
     assert!(updates.iter().all(|update| given.contains(update)), "{given}");
+    assert_eq!(lines.next_line().await.expect("read").as_deref(), Some("POLLED"));
     child.kill().await.expect("killed");
 }
 
