@@ -94,7 +94,7 @@ fn words(view: &DestinationView) -> String {
     if view.pending > 0 {
         words.push(count(view.pending, "waits", "wait"));
     }
-    words.extend(view.last_error.clone().filter(|_| view.pending > 0));
+    words.extend(view.last_error.clone().filter(|_| state(view.state).1 == Tone::Bad));
     words.join(", ")
 }
 
