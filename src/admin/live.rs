@@ -2,7 +2,7 @@
 //! Deliberately absent: reading either.
 
 use crate::domain::ids::DestinationName;
-use crate::domain::time::Moment;
+use crate::domain::time::{Moment, span};
 use crate::outbox::views::{At, DestinationState, DestinationView, PollingView, Stats};
 use crate::status::{Board, Destination, Gate};
 
@@ -40,7 +40,6 @@ fn destination(view: &mut DestinationView, live: Destination, now: Moment) {
         view.last_error_at = view.last_error_at.filter(|_| live.gate == Gate::Down).or(Some(At(at)));
     }
     let error = view.last_error.clone().unwrap_or_else(|| "no answer yet".to_owned());
-    let error = advice(&error).map_or_else(|| error.clone(), |advice| format!("{error} ({advice})"));
     if let Some(pause) = &view.pause {
         (view.state, view.why) = (DestinationState::Paused, pause.words(now));
         return;
@@ -48,49 +47,24 @@ fn destination(view: &mut DestinationView, live: Destination, now: Moment) {
     (view.state, view.why) = match live.gate {
         Gate::Held => (DestinationState::Held, format!("the handler asked for a pause: {error}")),
         Gate::Down => {
-            let since = view.last_error_at.map_or_else(String::new, |At(at)| format!(" for {}", span(at, now)));
-            (
-                DestinationState::Down,
-                format!(
-                    "down{since}: {error}; asked one request at a time; once it answers delivery goes on by itself"
-                ),
-            )
+            let since = view.last_error_at.map_or_else(String::new, |At(at)| format!(" for {}", span(at.age(now))));
+            (DestinationState::Down, format!("down{since}: {error}; one request at a time until it answers"))
         }
         Gate::Open if live.waiting_chats > 0 => {
             let chats = live.waiting_chats;
+            let wait = if chats == 1 { "1 chat waits".to_owned() } else { format!("{chats} chats wait") };
             let alone = if view.last_ok.is_none_or(|ok| view.last_error_at.is_some_and(|failed| failed > ok))
-                && chats as u64 == 1
+                && chats == 1
             {
                 "; with no other traffic a bad event and an outage look alike: if it is the event, `outbox discard ID` takes it out"
             } else {
                 ""
             };
-            (DestinationState::Retrying, format!("{chats} chat(s) wait for a retry: {error}{alone}; other chats go on"))
+            (DestinationState::Retrying, format!("{wait} for a retry: {error}{alone}; other chats go on"))
         }
         Gate::Open if view.pending > 0 || live.in_flight > 0 => (DestinationState::Flowing, "events go out".to_owned()),
         Gate::Open => (DestinationState::Idle, "nothing waits".to_owned()),
     };
-}
-
-/// Where to look first, given how an attempt failed. What the network said has its own advice (`delivery::sender`).
-fn advice(error: &str) -> Option<&'static str> {
-    let of = |status: u16| error.strip_prefix("HTTP ").is_some_and(|rest| rest.starts_with(&status.to_string()));
-    let any = |statuses: &[u16]| statuses.iter().any(|status| of(*status));
-    let advice = match error {
-        _ if any(&[404, 405]) => "is the path in its url right?",
-        _ if any(&[401, 403]) => "are its headers and its secret what the handler wants?",
-        _ if any(&[301, 302, 303, 307, 308]) => "redirects are not followed: give the url that it names",
-        _ if any(&[500, 501, 502, 503, 504]) => "the handler's log should say why",
-        _ if error.starts_with("no answer in time") => "is the handler stuck, or delivery.timeout too short?",
-        _ if error.contains("Connection refused") => "does the handler run, and at this port?",
-        _ => return None,
-    };
-    Some(advice)
-}
-
-fn span(from: Moment, to: Moment) -> String {
-    let seconds = std::time::Duration::from_secs(from.age(to).as_secs());
-    humantime::format_duration(seconds).to_string()
 }
 
 /// Why the service is not ready, if it is not. An outbox that takes nothing any more ends the process: nobody answers then.
@@ -106,25 +80,6 @@ pub(super) fn not_ready(board: &Board) -> Option<String> {
 mod tests {
     use super::*;
     use crate::status::Polling;
-
-    #[test]
-    fn an_error_tells_where_to_look_first() {
-        for (error, expected) in [
-            ("HTTP 404", Some("is the path in its url right?")),
-            ("HTTP 404 (with 3 others)", Some("is the path in its url right?")),
-            ("HTTP 301", Some("redirects are not followed: give the url that it names")),
-            ("no connection: Connection refused (os error 111)", Some("does the handler run, and at this port?")),
-            (
-                "no connection: Connection refused (os error 111) (with 3 others)",
-                Some("does the handler run, and at this port?"),
-            ),
-            ("no answer in time", Some("is the handler stuck, or delivery.timeout too short?")),
-            ("HTTP 429", None),
-            ("connection broke: it ended", None),
-        ] {
-            assert_eq!(advice(error), expected, "{error}");
-        }
-    }
 
     #[test]
     fn readiness_says_what_is_missing() {

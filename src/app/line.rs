@@ -99,6 +99,9 @@ impl<'a> Line<'a> {
             last_error: None,
             jitter: StdRng::seed_from_u64(worker.seed),
         };
+        // What was tried before is the last that is known, until something is tried again.
+        let notes = line.histories.values().filter_map(|history| history.notes.last());
+        line.last_error = notes.max_by_key(|note| note.at).map(|note| (note.at, note.answer.clone()));
         if let Some(outage) = &line.outage {
             line.last_error = Some((outage.since, outage.error.clone()));
             line.lanes.resume_outage(Instant::now());

@@ -135,6 +135,10 @@ fn hint(view: &DestinationView, error: &str) -> Vec<String> {
             format!("is the path in destinations.{name}.url right? The handler is there and does not know it")
         }
         () if answers(&["HTTP 401", "HTTP 403"]) => format!("does it know destinations.{name}.secret?"),
+        () if answers(&["HTTP 5"]) => "the handler's own log should say why".to_owned(),
+        () if answers(&["no answer in time"]) => {
+            format!("is the handler stuck, or destinations.{name}.timeout too short?")
+        }
         () if answers(&["no connection"]) => format!("does it run, and is destinations.{name}.url right?"),
         () => return Vec::new(),
     };

@@ -51,7 +51,8 @@ async fn with_handler(answer: Option<Answer>) -> (Rig, Running) {
 async fn a_handler_that_is_down() {
     let (rig, service) = with_handler(None).await;
     rig.until("it is down", |stats| view(stats, "messages").why.starts_with("down")).await;
-    let parts = ["DOWN", "Connection refused", "does the handler run, and at this port?", "goes on by itself"];
+    let parts =
+        ["DOWN", "Connection refused", "does it run, and is destinations.messages.url right?", "goes on by itself"];
     says(&rig, STATS, 0, &parts).await;
     service.stop().await;
 }
@@ -70,7 +71,7 @@ async fn a_handler_that_refuses() {
 async fn a_wrong_path() {
     let (rig, service) = with_handler(Some(Answer::Status(404, "not found"))).await;
     rig.until("it is down", |stats| view(stats, "messages").why.starts_with("down")).await;
-    says(&rig, STATS, 0, &["DOWN", "HTTP 404", "is the path in its url right?"]).await;
+    says(&rig, STATS, 0, &["DOWN", "HTTP 404", "is the path in destinations.messages.url right?"]).await;
     service.stop().await;
 }
 
