@@ -17,6 +17,7 @@ use event_router::config::{Source, load};
 use event_router::metrics::Metrics;
 use event_router::sim::handler::{Answer, Handler};
 use event_router::sim::vk_server::{Settings, VkServer};
+use event_router::sim::vk_shape::written;
 use reqwest::Url;
 use serde_json::json;
 use tempfile::TempDir;
@@ -109,9 +110,8 @@ pub(crate) fn update(vk: &VkServer) -> String {
     let peer = 2_000_000_000 + ts % CHATS;
     let text = "x".repeat(120);
     let message = json!({ "from_id": 5, "peer_id": peer, "text": text, "date": 1, "conversation_message_id": ts });
-    json!({ "group_id": vk.group_id(), "type": "message_new", "event_id": format!("{ts:040x}"), "v": "5.199",
-        "object": { "message": message } })
-    .to_string()
+    written(&json!({ "group_id": vk.group_id(), "type": "message_new", "event_id": format!("{ts:040x}"), "v": "5.199",
+        "object": { "message": message } }))
 }
 
 /// Both quantiles of both sides, round by round.

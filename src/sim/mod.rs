@@ -19,4 +19,4 @@ mod vk_limits;
 mod vk_messages;
 pub mod vk_plan;
 pub mod vk_server;
-mod vk_shape;
+pub mod vk_shape;

@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use super::books::Served;
+use super::vk_shape::written;
 use crate::domain::event::CHAT_BASE;
 
 const TEXTS: [&str; 8] = [
@@ -115,13 +116,13 @@ impl Script {
             format!("peer {peer}")
         };
         let destinations = if to.is_empty() { Vec::new() } else { vec![to.to_owned()] };
-        Invented { update: update.to_string(), served: Some(Served { event_id, lane, destinations }) }
+        Invented { update: written(&update), served: Some(Served { event_id, lane, destinations }) }
     }
 
     /// An update that cannot be read, with an id like any other.
     fn malformed(&mut self) -> Invented {
         let update = json!({ "group_id": self.group_id, "type": "message_new", "event_id": self.event_id(), "object": self.count });
-        Invented { update: update.to_string(), served: None }
+        Invented { update: written(&update), served: None }
     }
 
     fn event_id(&mut self) -> String {

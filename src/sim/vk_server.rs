@@ -22,7 +22,7 @@ use super::vk_history::History;
 use super::vk_limits::Limits;
 use super::vk_messages::{Messages, message};
 use super::vk_plan::Plan;
-use super::vk_shape::{shaped, version};
+use super::vk_shape::{shaped, version, written};
 use super::{vk_api, vk_http};
 
 /// How many updates are given to those who ask with an older ts, unless a server is told otherwise.
@@ -264,7 +264,7 @@ impl VkServer {
     /// Adds an update of the newest shape, which comes in the shape of the community's settings; returns its ts.
     pub fn push_shaped(&self, update: Value) -> u64 {
         let mut inner = self.inner();
-        let told = shaped(update.clone(), inner.api_version()).to_string();
+        let told = written(&shaped(update.clone(), inner.api_version()));
         if version(inner.api_version()) < (5, 80) {
             // Such an update does not tell which message it is.
             if let Some(message) = message(&update.to_string()) {

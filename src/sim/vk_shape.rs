@@ -15,6 +15,17 @@ pub(super) fn version(text: &str) -> (u32, u32) {
     parse(text).unwrap_or((u32::MAX, 0))
 }
 
+/// An update as VK writes it: what it is stands before its object, in every version that was seen.
+#[must_use]
+pub fn written(update: &Value) -> String {
+    let Some(keys) = update.as_object() else { return update.to_string() };
+    let rank = |key: &str| ["group_id", "type", "event_id", "v"].iter().position(|known| *known == key);
+    let mut pairs: Vec<(&String, &Value)> = keys.iter().collect();
+    pairs.sort_by_key(|(key, _)| (*key == "object", rank(key).unwrap_or(usize::MAX)));
+    let pairs: Vec<String> = pairs.into_iter().map(|(key, value)| format!("{}:{value}", json!(key))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
 /// An update of the newest shape, in the shape of this version.
 pub(super) fn shaped(mut update: Value, by: &str) -> Value {
     let version = version(by);
@@ -60,6 +71,14 @@ fn ancient(message: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_update_is_stands_before_its_object() {
+        let update = json!({ "object": { "b": 1, "a": "x" }, "secret": "s", "type": "group_join", "group_id": 7 });
+        let text = written(&update);
+        assert_eq!(text, r#"{"group_id":7,"type":"group_join","secret":"s","object":{"a":"x","b":1}}"#);
+        assert_eq!(written(&json!([1])), "[1]");
+    }
 
     #[test]
     fn a_new_message_is_wrapped_bare_or_ancient() {

@@ -34,7 +34,8 @@ pub struct Update<'a> {
 /// What its object is. The types that have a shape of their own are *known*: their object must be readable, else the
 /// update goes into quarantine. Every other object is passed on as it is, whatever it is.
 pub(super) enum Body<'a> {
-    Message(Message<'a>),
+    /// In a box: what is read is handed on a few times, and a message is large.
+    Message(Box<Message<'a>>),
     Button(Button<'a>),
     Reaction(Reaction),
     Other(Option<&'a RawValue>),
