@@ -65,7 +65,16 @@ pub async fn run(settings: Settings, clock: Clock, metrics: Metrics, stop: Cance
     let client = Client::new(&settings.vk)?;
     let senders: Vec<_> = settings.destinations.iter().map(|(to, _)| Sender::new(to)).collect::<Result<_, _>>()?;
     let names: Vec<_> = settings.destinations.iter().map(|(to, _)| to.name.clone()).collect();
-    let outbox = Outbox::open(settings.outbox.clone(), names.clone(), "run", LOCK_PATIENCE, clock.clone()).await?;
+    let opening = Outbox::open(settings.outbox.clone(), names.clone(), "run", LOCK_PATIENCE, clock.clone());
+    let outbox = tokio::select! {
+        biased;
+        // Whoever waits for a lock, or for a store to be read, has taken nothing yet.
+        () = stop.cancelled() => {
+            tracing::info!("stopped before the outbox was open");
+            return Ok(());
+        }
+        opened = opening => opened?,
+    };
     outbox.measure(metrics.commits());
     tell_of_detached(&outbox, &names, &clock).await?;
 

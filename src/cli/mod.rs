@@ -56,7 +56,11 @@ pub fn main() -> ExitCode {
 async fn command(cli: Cli) -> Result<Exit, Failure> {
     let config = || configuration(cli.config.clone());
     match cli.command {
-        Command::Run => run::run(config()?, on_signals()?).await,
+        Command::Run => {
+            // A signal may come before the configuration is read.
+            let stop = on_signals()?;
+            run::run(config()?, stop).await
+        }
         Command::Demo(args) => demo::run(args.seed, on_signals()?).await,
         Command::Simulate(args) => simulate::run(args, on_signals()?).await,
         Command::Check { online } => check::run(config()?, online).await,

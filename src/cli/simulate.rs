@@ -123,10 +123,13 @@ async fn invent(server: &VkServer, args: &SimulateArgs) {
     }
 }
 
+/// Nobody waits for the next one longer than this.
+const SLOWEST: Duration = Duration::from_secs(86_400);
+
 /// So many ticks a second, those that were missed too.
 fn every(rate: f64) -> Option<Interval> {
     (rate > 0.0).then(|| {
-        let mut ticks = interval(Duration::from_secs_f64(1.0 / rate));
+        let mut ticks = interval(Duration::try_from_secs_f64(1.0 / rate).unwrap_or(SLOWEST).min(SLOWEST));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         ticks
     })

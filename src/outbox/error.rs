@@ -140,10 +140,16 @@ fn remedy_of_forbidden(dir: &Path, kind: ErrorKind) -> String {
     let (place, dir) = (place.display(), dir.display());
     let give =
         format!("as root, `chown -R {user}:{group} {dir}` (of a container: of the volume that is mounted there)");
+    let mode = metadata.mode() & 0o7777;
+    if metadata.uid() == user && mode & 0o700 != 0o700 {
+        return format!(
+            "{place} belongs to this user ({user}), whom its mode {mode:o} keeps out: `chmod u+rwx {place}`"
+        );
+    }
     if metadata.uid() == user {
         return format!("{place} belongs to this user ({user}), so something in it belongs to another: {give}");
     }
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let owner = metadata.uid();
     format!(
         "{place} belongs to user {owner} (mode {mode:o}), and this process runs as user {user}: {give}, or run as user {owner}"
     )
@@ -168,6 +174,18 @@ mod tests {
         assert!(words.contains(&format!("{} belongs to", dir.path().display())), "{words}");
         let words = told(ErrorKind::ReadOnlyFilesystem, dir.path());
         assert!(words.contains("mounted read-only"), "{words}");
+    }
+
+    #[test]
+    fn a_mode_that_keeps_its_owner_out_is_told_as_such() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o500)).expect("set");
+        let words = told(ErrorKind::PermissionDenied, dir.path());
+        assert!(
+            words.contains("mode 500") && words.contains(&format!("`chmod u+rwx {}`", dir.path().display())),
+            "{words}"
+        );
     }
 
     #[test]

@@ -46,11 +46,16 @@ impl Lock {
         let path = dir.join("lock");
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(disk)?;
-        let start = Instant::now();
+        let (start, mut told) = (Instant::now(), false);
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(fs::TryLockError::WouldBlock) if start.elapsed() < patience => sleep(LOCK_PAUSE),
+                Err(fs::TryLockError::WouldBlock) if start.elapsed() < patience => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!(dir = %dir.display(), ?patience, "another process has the outbox: it is waited for");
+                    }
+                    sleep(LOCK_PAUSE);
+                }
                 Err(fs::TryLockError::WouldBlock) => {
                     let mut holder = String::new();
                     file.take(SMALL_FILE_BYTES).read_to_string(&mut holder).map_err(disk)?;

@@ -11,18 +11,24 @@ NAME = "event-router-test-base"
 PACKAGES = "gcc,libc6-dev,ca-certificates,python3"
 # What `make` makes changes with this number.
 RECIPE = 1
-PULL_SECONDS = 600
+PULL_SECONDS = 180
 
 
 def ask(*words, **how):
     """What a command says; its end is an error unless it is 0."""
-    return subprocess.run(words, check=True, capture_output=True, text=True, **how).stdout.strip()
+    done = subprocess.run(words, capture_output=True, text=True, **how)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(words[:3])} …: exit code {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout.strip()
 
 
 def pulled(image):
     if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0:
         return True
-    return subprocess.run(["docker", "pull", "--quiet", image], capture_output=True, timeout=PULL_SECONDS).returncode == 0
+    try:
+        return subprocess.run(["docker", "pull", "--quiet", image], capture_output=True, timeout=PULL_SECONDS).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def suite():
@@ -46,6 +52,10 @@ def images(root):
     if subprocess.run(["docker", "image", "inspect", tag], capture_output=True).returncode != 0:
         print(f"no public image can be pulled: {tag} is made of Debian's packages and this machine's Rust", flush=True)
         make(root, tag)
+        # Those of other lock files and toolchains are no use any more.
+        for old in ask("docker", "image", "ls", NAME, "--format", "{{.Repository}}:{{.Tag}}").splitlines():
+            if old != tag:
+                subprocess.run(["docker", "image", "rm", old], capture_output=True)
     return tag, tag
 
 
@@ -71,9 +81,6 @@ def make(root, tag):
         shutil.copytree(sysroot, rust, symlinks=True, ignore=left_out)
         for part in ("cache", "index"):
             shutil.copytree(os.path.join(home, "registry", part), os.path.join(cargo, "registry", part), symlinks=True)
-        for name in ("config.toml", "config"):
-            if os.path.exists(os.path.join(home, name)):
-                shutil.copy(os.path.join(home, name), cargo)
         tar = subprocess.Popen(["tar", "--numeric-owner", "--one-file-system", "-C", base, "-c", "."], stdout=subprocess.PIPE)
         path = "ENV PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         words = ["-c", path, "-c", "ENV CARGO_HOME=/usr/local/cargo CARGO_NET_OFFLINE=true"]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use event_router::outbox::Store;
 use event_router::sim::handler::Answer;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -38,6 +39,27 @@ async fn sigterm_under_load_ends_with_zero_in_time_and_loses_nothing() {
         let balance = rig.books(&Default::default());
         assert!(balance.balanced(), "{balance}");
     }
+}
+
+/// It waited for the lock to its end, and was killed by whoever had asked it to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_a_service_that_waits_for_the_outbox_at_once() {
+    let rig = Rig::new(&[("all", "")], "").await;
+    rig.start().await.stop().await;
+    let held = Store::open_existing(&rig.data(), "a test", Duration::ZERO).expect("opened");
+    let mut child = rig.spawn();
+    let log = || std::fs::read_to_string(rig.dir.path().join("log")).expect("read");
+    within("it waits", async {
+        while !log().contains("it is waited for") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let start = Instant::now();
+    send(&child, Signal::TERM);
+    let status = within("the end", child.wait()).await.expect("waited");
+    assert!(status.success() && start.elapsed() < Duration::from_secs(8), "{status} after {:?}", start.elapsed());
+    drop(held);
 }
 
 #[tokio::test(flavor = "multi_thread")]
