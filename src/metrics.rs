@@ -51,7 +51,7 @@ pub enum Polled {
     Lost,
     /// An answer that could not be used.
     Unusable,
-    /// No answer.
+    /// No answer, or one of HTTP that is no success, or far too large.
     Unreachable,
 }
 

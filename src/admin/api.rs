@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::outbox::audit::{self, AuditView};
 use crate::outbox::gaps::{self, GapView};
 use crate::outbox::groups::{self, GroupView};
+use crate::outbox::kv::Kv;
 use crate::outbox::operator::{self, Asked, CancelAsked, Desk, Discarded, OperatorError, ReplayMade};
 use crate::outbox::pauses::{PauseAsked, PauseMade};
 use crate::outbox::replay::{self, ReplayView};
@@ -64,10 +65,20 @@ impl Door {
     /// What is on disk, with the state of the moment laid over it.
     pub(super) async fn stats(&self) -> Result<Stats, Trouble> {
         let (now, dir) = (self.clock.now(), self.outbox.dir().display().to_string());
-        let mut stats = self.outbox.read_store(move |kv| inspect::stats(kv, &dir, now)).await?;
+        let configured = self.configured();
+        let look = move |kv: &dyn Kv| {
+            let mut stats = inspect::stats(kv, &dir, now)?;
+            // What is not configured waits, and only we know what is.
+            stats.replays = replay::under_way(kv, &configured, now)?;
+            Ok(stats)
+        };
+        let mut stats = self.outbox.read_store(look).await?;
         overlay(&mut stats, &self.status.board(), &self.configured);
         let space = self.outbox.watch_space().borrow().clone();
         stats.max_bytes = Some(space.max_bytes);
+        let (of_volume, of_outbox) =
+            (stats.room_bytes.checked_sub(space.min_free_bytes), space.max_bytes.checked_sub(stats.used_bytes));
+        stats.room_bytes = of_volume.unwrap_or(0).min(of_outbox.unwrap_or(0));
         stats.full = space.full.map(|full| FullView {
             why: full.why,
             since: At(full.since),
@@ -133,7 +144,11 @@ async fn show(
     Extension(bodies): Extension<Bodies>,
     Path(id): Path<String>,
 ) -> Result<Json<Shown>, Trouble> {
-    let shown = door.outbox.scan_store(move |kv| lookup::show(kv, &id)).await?;
+    // By its position it is found at once.
+    let shown = match id.parse::<u64>() {
+        Ok(_) => door.outbox.read_store(move |kv| lookup::show(kv, &id)).await?,
+        Err(_) => door.outbox.scan_store(move |kv| lookup::show(kv, &id)).await?,
+    };
     let mut shown = shown.ok_or(Trouble::Unknown)?;
     lookup::explain(&mut shown, &door.stats().await?);
     if bodies == Bodies(false) {

@@ -41,6 +41,7 @@ fn destination(view: &mut DestinationView, live: Destination, now: Moment) {
     }
     let error = view.last_error.clone().unwrap_or_else(|| "no answer yet".to_owned());
     if let Some(pause) = &view.pause {
+        view.next_try = pause.until;
         (view.state, view.why) = (DestinationState::Paused, pause.words(now));
         return;
     }

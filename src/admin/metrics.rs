@@ -85,7 +85,11 @@ fn outbox(stats: &Stats) {
     bytes("event_router_outbox_file_bytes", "What the outbox's files take", stats.disk_bytes);
     bytes("event_router_outbox_used_bytes", "What is in use, as outbox.max_bytes counts it", stats.used_bytes);
     bytes("event_router_outbox_max_bytes", "outbox.max_bytes", stats.max_bytes.unwrap_or_default());
-    bytes("event_router_outbox_room_bytes", "What can still be written", stats.room_bytes);
+    bytes(
+        "event_router_outbox_room_bytes",
+        "What can still be written before polling stops for want of room",
+        stats.room_bytes,
+    );
     bytes("event_router_outbox_kept_bytes", "Dead letters and updates in quarantine", stats.kept_bytes);
     let full = f64::from(u8::from(stats.full.is_some()));
     set("event_router_outbox_full", Unit::Count, "1 while polling waits for room, else 0", &[], full);

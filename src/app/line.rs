@@ -201,6 +201,9 @@ impl<'a> Line<'a> {
                     }
                     began
                 };
+                if let Some(outage) = &mut self.outage {
+                    outage.error.clone_from(&words);
+                }
                 if began {
                     let (destination, error) = (&self.worker.name, words.as_str());
                     tracing::error!(%destination, error, "destination is down: its events wait in the outbox");

@@ -17,6 +17,8 @@ use crate::outbox::{OutboxError, Store};
 
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take to say that it is alive.
+const KNOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to read everything it has.
 const LONG_PATIENCE: Duration = Duration::from_secs(3600);
 /// As long as an answer without an end may take: the client knows no "forever".
@@ -64,17 +66,39 @@ impl Access {
                 // Whoever holds the lock may be about to listen.
                 Err(OutboxError::Locked { .. }) if start.elapsed() < START_PATIENCE => tokio::time::sleep(PAUSE).await,
                 Err(OutboxError::Locked { dir, holder }) => {
-                    let words = format!(
-                        "outbox in {} is in use by {holder}, and nothing answers at {}: it starts, stops, or hangs; try again in a moment, and if that does not help, end that process: what it has acknowledged is on disk",
-                        dir.display(),
-                        Self::socket(&dir).display()
-                    );
+                    let words = if holder.contains("(outbox") {
+                        let dir = dir.display();
+                        format!(
+                            "outbox in {dir} is looked at by another command, {holder}; try again when it has ended"
+                        )
+                    } else {
+                        format!(
+                            "outbox in {} is in use by {holder}, and nothing answers at {}: it starts, stops, or hangs; try again in a moment, and if that does not help, end that process: what it has acknowledged is on disk",
+                            dir.display(),
+                            Self::socket(&dir).display()
+                        )
+                    };
                     return Err(Failure { words, exit: Exit::Unavailable });
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+/// Whoever has the outbox does not answer.
+fn hangs(dir: &Path) -> Failure {
+    let holder = std::fs::read_to_string(dir.join("lock")).unwrap_or_default();
+    let holder = match holder.trim() {
+        "" => "the service".to_owned(),
+        words => format!("process {words}"),
+    };
+    let socket = Access::socket(dir);
+    let words = format!(
+        "{holder} listens at {} and does not answer: it hangs, stops, or the machine is overloaded; try again in a moment, and if that does not help, end that process and start it again: what it has acknowledged is on disk",
+        socket.display()
+    );
+    Failure { words, exit: Exit::Unavailable }
 }
 
 /// The service, or what was opened because it does not run.
@@ -118,7 +142,14 @@ impl Live {
             }
         }
         let client = reqwest::Client::builder().unix_socket(path).timeout(PATIENCE).no_proxy().build();
-        client.map(|client| Some(Self(client))).map_err(|error| Failure::new(error.to_string()))
+        let live = Self(client.map_err(|error| Failure::new(error.to_string()))?);
+        // The kernel lets in whoever knocks at a process that hangs.
+        match timeout(KNOCK_PATIENCE, live.get_text("/healthz")).await {
+            Ok(Ok(_)) => Ok(Some(live)),
+            // It ends at this moment.
+            Ok(Err(_)) => Ok(None),
+            Err(_) => Err(hangs(dir)),
+        }
     }
 
     pub(super) async fn get_text(&self, path: &str) -> Result<(u16, String), Failure> {

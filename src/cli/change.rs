@@ -78,7 +78,11 @@ pub(super) async fn run(dir: &Path, configured: Vec<String>, verb: ChangeVerb, j
         }
         Change::Resume(asked) => {
             let made: PauseMade = office.resume(asked).await?;
-            let when = if matches!(office, Office::Live(_)) { "go out now" } else { "go out at the next start" };
+            let when = if matches!(office, Office::Live(_)) {
+                "go out, as far as its handler answers"
+            } else {
+                "go out at the next start"
+            };
             print(json, &made, |made| format!("{} is not paused any more: its events {when}\n", made.destination))
         }
     }

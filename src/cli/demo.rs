@@ -2,7 +2,6 @@
 //! expired key, broken answers and a SIGKILL. It ends with its books and exits with 0 only if they balance.
 //!
 //! Deliberately absent: any shortcut into the service. It is pointed at simulators by its configuration, like any other.
-#![allow(clippy::print_stdout, reason = "the command line speaks on stdout")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Live};
 use super::demo_picture::Picture;
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, say};
 use super::stats;
 use crate::outbox::OutboxError;
 use crate::outbox::lookup;
@@ -53,7 +52,7 @@ pub(super) async fn run(seed: Option<u64>, stop: CancellationToken) -> Result<Ex
 
 async fn play(seed: u64) -> Result<Exit, Failure> {
     let start = Instant::now();
-    println!("  0.0s  seed {seed}; repeat this run with: event-router demo --seed {seed}");
+    say(&format!("  0.0s  seed {seed}; repeat this run with: event-router demo --seed {seed}\n"))?;
     let mut stage = Stage::set(seed).await?;
     let picture = stage.picture.clone();
     let say = |words: &str| tell(&picture, &format!("{:5.1}s  {words}", start.elapsed().as_secs_f64()));
@@ -286,19 +285,18 @@ impl Stage {
         let balance = balance(&self.served, &taken, &dead);
         let sent = self.served.len() as u64 + self.malformed;
         let unrouted = self.served.iter().filter(|one| one.destinations.is_empty()).count();
-        println!(
+        say(&format!(
             "\n  updates sent {sent} = routed {} + taken by nobody {unrouted} + in quarantine {quarantined}",
             self.served.len() - unrouted
-        );
-        println!("  {balance}");
-        println!(
-            "  {}\n",
+        ))?;
+        say(&format!(
+            "\n  {balance}\n  {}\n\n",
             if balance.balanced() {
                 "order kept in every chat of every destination"
             } else {
                 "see above for what is wrong"
             }
-        );
+        ))?;
         Ok(balance.balanced() && quarantined == self.malformed)
     }
 }

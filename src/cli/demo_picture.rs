@@ -1,12 +1,12 @@
 //! The picture of a demo, drawn anew under its lines while it waits: what VK has sent, what is committed, what each destination
 //! has got. On a terminal only; elsewhere there are the lines alone. Deliberately absent: what happens (`demo`).
-#![allow(clippy::print_stdout, reason = "the command line speaks on stdout")]
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, stdout};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::exit::say;
 use super::render::{Tone, coloured, count};
 use super::stats::state;
 use crate::outbox::views::{DestinationView, Stats};
@@ -41,7 +41,8 @@ impl Picture {
 
     /// Prints words above the picture.
     pub(super) fn say(&self, words: &str) {
-        self.all.suspend(|| println!("{words}"));
+        // Whoever read it may have gone: the demo goes on to its end, which is soon.
+        self.all.suspend(|| drop(say(&format!("{words}\n"))));
     }
 
     /// Draws what is so now: VK's head, and what the service tells.

@@ -101,6 +101,7 @@ pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: boo
 /// Statistics of an outbox at rest, by the light of the configuration.
 fn at_rest(kv: &dyn Kv, dir: &Path, configured: &[String], now: Moment) -> Result<Stats, KvError> {
     let mut stats = inspect::stats(kv, &dir.display().to_string(), now)?;
+    stats.replays = replay::under_way(kv, configured, now)?;
     let gone = |name: &String| !configured.is_empty() && !configured.contains(name);
     for view in stats.destinations.iter_mut().filter(|view| gone(&view.name)) {
         view.state = DestinationState::Detached;
@@ -248,12 +249,18 @@ fn remedies(id: &str, view: &DeliveryView) -> Vec<String> {
         DeliveryState::Expired => {
             Some(format!("replay {id} --destination {to} --state expired   delivers it after all"))
         }
-        DeliveryState::Pending if view.attempts > 0 => None,
+        // Where a destination is down, nothing is wrong with its events.
+        DeliveryState::Pending if view.attempts > 0 && !stands_still(view) => None,
         _ => return Vec::new(),
     };
     let out = (view.state != DeliveryState::Expired)
         .then(|| format!("discard {id} --destination {to}   takes it out for good"));
     again.into_iter().chain(out).collect()
+}
+
+/// Whether the destination takes nothing at all, of whatever chat.
+fn stands_still(view: &DeliveryView) -> bool {
+    view.why.as_ref().is_some_and(|why| ["down", "paused", "not configured"].iter().any(|word| why.contains(word)))
 }
 
 fn render_gaps(gaps: &[GapView], now: Moment) -> String {

@@ -3,7 +3,7 @@
 
 use comfy_table::Cell;
 
-use super::render::{Tone, ago, ahead, count, facts, right, span, table, text};
+use super::render::{Tone, ago, ahead, count, facts, right, span, table, text, whole};
 use super::trouble;
 use crate::outbox::space::people as bytes;
 use crate::outbox::views::{At, DestinationState, Stats};
@@ -74,6 +74,7 @@ fn destinations(stats: &Stats) -> String {
             Cell::new(ahead(view.next_try, now)),
         ]);
     }
+    whole(&mut rows, &[0, 1]);
     right(&mut rows, &[2, 3, 4, 5]);
     text(&rows)
 }

@@ -1,13 +1,18 @@
 //! What is in trouble, in the words of `outbox stats`, and with each what to do: a command where there is one. Pure.
 //! Deliberately absent: what is fine.
 
+use std::time::Duration;
+
 use comfy_table::Cell;
 
-use super::render::{Tone, ahead, count, span, table, text};
+use super::render::{Tone, ahead, count, span, table, text, whole};
 use super::stats::state;
 use crate::domain::time::Moment;
 use crate::outbox::space::people as bytes;
 use crate::outbox::views::{At, DestinationState, DestinationView, Stats};
+
+/// How long a gap is news: it cannot be mended, and `also` goes on counting it.
+const NEWS: Duration = Duration::from_secs(86_400);
 
 /// Who is in trouble, how badly, why, and what to do.
 type Trouble = (String, Tone, String, Vec<String>);
@@ -23,6 +28,7 @@ pub(super) fn render(stats: &Stats) -> String {
         let remedies = remedies.into_iter().map(|remedy| format!("\n→ {remedy}"));
         rows.add_row([tone.cell(who), Cell::new(why + &remedies.collect::<String>())]);
     }
+    whole(&mut rows, &[0]);
     text(&rows)
 }
 
@@ -60,6 +66,13 @@ fn all(stats: &Stats) -> Vec<Trouble> {
             trouble(&view.name, Tone::Care, why, vec![remedy]);
         }
     }
+    for view in stats.destinations.iter().filter(|view| view.expired > 0) {
+        let why = format!("{} too old to be sent (max_age)", count(view.expired, "event was", "events were"));
+        let list = format!("event-router outbox list --destination {} --state expired", view.name);
+        let again =
+            format!("event-router outbox replay --destination {} --state expired   delivers them after all", view.name);
+        trouble(&view.name, Tone::Care, why, vec![list, again]);
+    }
     if stats.quarantined > 0 {
         let why = count(stats.quarantined, "update could not be read", "updates could not be read");
         let remedies = [
@@ -68,11 +81,13 @@ fn all(stats: &Stats) -> Vec<Trouble> {
         ];
         trouble("quarantine", Tone::Care, why, remedies.map(str::to_owned).to_vec());
     }
-    if stats.gaps > 0 {
-        let why = count(
-            stats.gaps,
-            "time VK has lost events before they could be read",
-            "times VK has lost events before they could be read",
+    if let Some(At(last)) = stats.last_gap
+        && last.age(now) < NEWS
+    {
+        let why = format!(
+            "VK has lost events before they could be read, {}, the last time {} ago",
+            count(stats.gaps, "time", "times"),
+            span(last.age(now))
         );
         trouble("gaps", Tone::Care, why, vec!["event-router outbox gaps".to_owned()]);
     }
@@ -134,10 +149,16 @@ fn hint(view: &DestinationView, error: &str) -> Vec<String> {
         () if answers(&["HTTP 404", "HTTP 405", "HTTP 301", "HTTP 302", "HTTP 307", "HTTP 308"]) => {
             format!("is the path in destinations.{name}.url right? The handler is there and does not know it")
         }
-        () if answers(&["HTTP 401", "HTTP 403"]) => format!("does it know destinations.{name}.secret?"),
+        () if answers(&["HTTP 401", "HTTP 403"]) => {
+            format!("are destinations.{name}.secret and .headers what it wants?")
+        }
         () if answers(&["HTTP 5"]) => "the handler's own log should say why".to_owned(),
         () if answers(&["no answer in time"]) => {
             format!("is the handler stuck, or destinations.{name}.timeout too short?")
+        }
+        () if answers(&["HTTP 429"]) => format!("is destinations.{name}.concurrency more than it bears?"),
+        () if answers(&["ertificate", "InvalidContentType", "UnknownIssuer", "handshake", "alert"]) => {
+            format!("is destinations.{name}.url http where it should be https, or the other way; is its ca_file right?")
         }
         () if answers(&["no connection"]) => format!("does it run, and is destinations.{name}.url right?"),
         () => return Vec::new(),

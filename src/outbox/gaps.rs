@@ -9,6 +9,7 @@ use super::records::GapRecord;
 use super::rows;
 use super::views::At;
 use crate::domain::ids::TsJump;
+use crate::domain::time::Moment;
 
 /// A row of `outbox gaps`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,6 +82,15 @@ impl BackfillView {
         }
         words.join("; ")
     }
+}
+
+/// When the gap of this number was found; nothing before the first one.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn last(kv: &dyn Kv, number: u64) -> Result<Option<Moment>, KvError> {
+    let record: Option<GapRecord> = frame::load(kv, &keys::gap(number))?;
+    Ok(record.map(|record| record.at))
 }
 
 /// `outbox gaps`, oldest first.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::cursor::Cursor;
 use super::frame::{self, damaged, load};
+use super::gaps;
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::log;
@@ -95,7 +96,6 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
         checkpoints.push(CheckpointView { group_id, ts: record.ts.as_str().to_owned(), committed: At(record.at) });
         Ok(true)
     })?;
-    let replays = replay::all(kv, &[], now)?.into_iter().filter(|view| view.ended.is_none());
     let mut destinations = Vec::new();
     for (id, (record, cursor)) in &books.destinations {
         destinations.push(destination(kv, &books, *id, record, cursor, now)?);
@@ -123,7 +123,8 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
         repeats: books.head.repeats,
         quarantined: books.head.quarantined,
         gaps: books.head.next_gap - 1,
-        replays: replays.collect(),
+        last_gap: gaps::last(kv, books.head.next_gap - 1)?.map(At),
+        replays: replay::under_way(kv, &[], now)?,
         destinations,
     })
 }

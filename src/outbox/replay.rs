@@ -181,6 +181,14 @@ impl ReplayView {
     }
 }
 
+/// Those that are not over; `configured` as for [`all`].
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn under_way(kv: &dyn Kv, configured: &[String], now: Moment) -> Result<Vec<ReplayView>, KvError> {
+    Ok(all(kv, configured, now)?.into_iter().filter(|view| view.ended.is_none()).collect())
+}
+
 /// `outbox replays`: every replay that is known still, oldest first. `configured` are the destinations of the configuration, if
 /// they are known.
 ///

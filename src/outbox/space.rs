@@ -75,6 +75,8 @@ pub struct Space {
     pub usage: Usage,
     /// The limit that it was compared with.
     pub max_bytes: u64,
+    /// What the volume is to keep free.
+    pub min_free_bytes: u64,
     /// Polling has stopped.
     pub full: Option<Full>,
     /// Delivered events are not kept for `retention` any more.
@@ -88,6 +90,7 @@ impl Space {
     pub fn measured(&mut self, usage: Usage, limits: &Limits, now: Moment) {
         self.usage = usage;
         self.max_bytes = limits.max_bytes;
+        self.min_free_bytes = limits.min_free_bytes;
         // What the files hold without need does not count as room: sled comes back to it later than it takes new disk
         // (docs/decisions/0003). A copy gives it back.
         let (used, room) = (usage.used(), usage.disk.free);

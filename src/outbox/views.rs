@@ -47,7 +47,7 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Bytes in use, as `max_bytes` counts them: what the files hold beyond that is used again first.
     pub used_bytes: u64,
-    /// Bytes that can still be written before the volume is full.
+    /// Bytes that can still be written before polling stops for want of room; while the service is stopped, what the volume has free.
     pub room_bytes: u64,
     /// Bytes of dead letters and of updates in quarantine: they stay until somebody replays or discards them.
     pub kept_bytes: u64,
@@ -63,6 +63,8 @@ pub struct Stats {
     pub quarantined: u64,
     /// Gap records.
     pub gaps: u64,
+    /// When VK last said that it had lost events.
+    pub last_gap: Option<At>,
     /// Replays that are not done.
     pub replays: Vec<ReplayView>,
     /// Every destination that has a cursor.

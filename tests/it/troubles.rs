@@ -8,6 +8,7 @@ use std::time::Duration;
 use event_router::outbox::Store;
 use event_router::sim::handler::Answer;
 use event_router::sim::vk_server::Fault;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::rig::{FAST, Rig, Running, view, within};
@@ -101,7 +102,7 @@ async fn a_disk_that_is_full() {
     let rig = Rig::with_outbox(&[("messages", "")], "", "min_free_bytes = \"1000TiB\"").await;
     let service = start_in_trouble(&rig).await;
     rig.until("it is full", |stats| stats.full.is_some()).await;
-    says(&rig, STATS, 0, &["FULL", "outbox.min_free_bytes", "VK may forget", "free"]).await;
+    says(&rig, STATS, 0, &["FULL", "outbox.min_free_bytes", "VK may forget", "free some space on it"]).await;
     service.stop().await;
 }
 
@@ -113,6 +114,21 @@ async fn a_lock_that_is_held() {
     let parts = ["is in use by", "a test", "nothing answers at", "end that process"];
     says(&rig, STATS, 75, &parts).await;
     drop(held);
+}
+
+/// The kernel lets in whoever knocks at it: nothing was said for a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_hangs() {
+    let rig = Rig::new(&[("messages", "")], "").await;
+    let child = rig.spawn();
+    within("the first poll", rig.vk.until(|vk| !vk.polls().is_empty())).await;
+    let id = child.id().expect("it runs");
+    let pid = Pid::from_raw(id.cast_signed()).expect("a number");
+    kill_process(pid, Signal::STOP).expect("sent");
+    let parts = [format!("process {id} (run)"), "does not answer: it hangs".to_owned(), "end that process".to_owned()];
+    says(&rig, STATS, 75, &parts.each_ref().map(String::as_str)).await;
+    says(&rig, &["health"], 1, &["does not answer"]).await;
+    kill_process(pid, Signal::KILL).expect("sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
