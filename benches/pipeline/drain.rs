@@ -23,11 +23,12 @@ pub(crate) const BACKOFF: BackoffSettings = BackoffSettings {
 const TAKES: Duration = Duration::from_millis(20);
 
 /// What a request brings, how many are in flight, in how many turns a backlog drains (batches take all of it at once), what is
-/// aimed at, and what the best of the peers reaches that keeps order and loses nothing, on a machine like this one.
-const KINDS: [(&str, Manner, u64, Option<f64>, f64); 3] = [
-    ("1 event, 16 in flight", Manner { concurrency: 16, batch_max: 1 }, 10, Some(0.8), 18_500.0),
-    ("1 event, 64 in flight", Manner { concurrency: 64, batch_max: 1 }, 10, None, 18_500.0),
-    ("100 events, 16 in flight", Manner { concurrency: 16, batch_max: 100 }, 1, Some(0.7), 79_700.0),
+/// aimed at, what the best of the peers reaches that keeps order and loses nothing, on a machine like this one, and
+/// how many times as much is aimed at.
+const KINDS: [(&str, Manner, u64, Option<f64>, f64, f64); 3] = [
+    ("1 event, 16 in flight", Manner { concurrency: 16, batch_max: 1 }, 10, Some(0.8), 18_500.0, 2.0),
+    ("1 event, 64 in flight", Manner { concurrency: 64, batch_max: 1 }, 10, None, 18_500.0, 2.0),
+    ("100 events, 16 in flight", Manner { concurrency: 16, batch_max: 100 }, 1, Some(0.7), 79_700.0, 1.0),
 ];
 
 /// What a turn took.
@@ -61,7 +62,7 @@ pub(crate) async fn measure(disk: &Path, size: &Size, retention: Duration) -> Ve
         "a request", "ours ev/s", "bare ev/s", "ratio", "ours us/ev", "bare us/ev"
     );
     let mut figures = Vec::new();
-    for (name, manner, turns, aim, rate) in KINDS {
+    for (name, manner, turns, aim, rate, twice) in KINDS {
         let dir = tempfile::tempdir_in(disk).expect("a directory");
         let backlog = Backlog::open(dir.path(), retention).await;
         let sink = Sink::start(false).await;
@@ -95,7 +96,7 @@ pub(crate) async fn measure(disk: &Path, size: &Size, retention: Duration) -> Ve
             figures.push(Figure { what, ours: told.clone(), floor, value: ratio, aim: Aim::AtLeast(aim) });
             let what = format!("drain, {name}: beside the best of the peers");
             let floor = format!("{rate:.0}/s");
-            figures.push(Figure { what, ours: told, floor, value: ours / rate, aim: Aim::AtLeast(1.0) });
+            figures.push(Figure { what, ours: told, floor, value: ours / rate, aim: Aim::AtLeast(twice) });
         }
         backlog.outbox.close().await;
     }
@@ -109,8 +110,7 @@ async fn slow_handler(disk: &Path, size: &Size, retention: Duration) -> Figure {
     let backlog = Backlog::open(dir.path(), retention).await;
     let sink = Sink::slow(TAKES).await;
     let manner = Manner { concurrency: 64, batch_max: 1 };
-    let ideal = manner.concurrency as f64 / TAKES.as_secs_f64();
-    let slice = (ideal * size.span.as_secs_f64() * 2.0) as u64;
+    let slice = (manner.concurrency as f64 / TAKES.as_secs_f64() * size.span.as_secs_f64() * 2.0) as u64;
     let (mut ours, mut filled) = (Vec::new(), 0);
     for round in 0..=size.rounds {
         // What is in flight at the end of a turn is delivered as well.
@@ -123,6 +123,8 @@ async fn slow_handler(disk: &Path, size: &Size, retention: Duration) -> Figure {
     }
     backlog.outbox.close().await;
     let ours = median(&ours);
+    // What the handler really took, beyond which nobody can be.
+    let ideal = manner.concurrency as f64 / sink.took().as_secs_f64();
     println!("{:<26} {ours:>11.0} {ideal:>11.0} {:>6.2}", "a handler takes 20 ms, 64", ours / ideal);
     Figure {
         what: "drain, 64 in flight, a handler takes 20 ms".to_owned(),

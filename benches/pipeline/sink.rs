@@ -40,6 +40,8 @@ struct Shared {
     times: Option<Mutex<Vec<(u64, Instant)>>>,
     /// How long an answer takes.
     takes: Duration,
+    /// How long they took, all together, in nanoseconds: a timer is never early.
+    took: AtomicU64,
 }
 
 impl Sink {
@@ -63,6 +65,7 @@ impl Sink {
                 reached: Notify::new(),
                 times: notes_times.then(Mutex::default),
                 takes,
+                took: AtomicU64::new(0),
             });
             drop(tell.send(Self(Arc::clone(&shared))));
             while let Ok((stream, _)) = listener.accept().await {
@@ -80,6 +83,11 @@ impl Sink {
     /// Events that came so far.
     pub(crate) fn taken(&self) -> u64 {
         self.0.taken.load(Ordering::SeqCst)
+    }
+
+    /// How long an answer took on average.
+    pub(crate) fn took(&self) -> Duration {
+        Duration::from_nanos(self.0.took.load(Ordering::SeqCst) / self.taken().max(1))
     }
 
     /// Waits until so many have come in all.
@@ -107,7 +115,10 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             }
             buffer.drain(..length);
             if !shared.takes.is_zero() {
+                let start = Instant::now();
                 tokio::time::sleep(shared.takes).await;
+                let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                shared.took.fetch_add(took, Ordering::SeqCst);
             }
             // Who has an answer finds its events counted.
             let taken = shared.taken.fetch_add(events, Ordering::SeqCst) + events;
