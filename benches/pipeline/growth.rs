@@ -67,7 +67,7 @@ async fn with_waiting(disk: &Path, waiting: u64, size: &Size) {
     let start = Instant::now();
     for _ in 0..TIMES {
         let now = Clock::system().now();
-        backlog.outbox.read_store(move |kv| inspect::stats(kv, "", now)).await.expect("read");
+        backlog.outbox.read_store(move |kv| inspect::stats(kv, "", &[], now)).await.expect("read");
     }
     let stats = start.elapsed().as_secs_f64() * 1e6 / f64::from(TIMES);
     let bytes = super::rig::file_bytes(dir.path()) >> 20;

@@ -93,58 +93,44 @@ struct Reaction {
     reaction_id: i64,
 }
 
-/// What it writes: the contract's keys, in their order.
-#[derive(Serialize)]
-struct MessageEvent<'a> {
-    ts: i64,
-    datetime: &'a str,
-    event_type: &'a str,
-    event_id: &'a str,
-    user_id: i64,
-    user_name: Option<&'a str>,
-    user_nick: Option<&'a str>,
-    peer_id: i64,
-    peer_name: Option<&'a str>,
-    chat_id: Option<i64>,
-    cmid: i64,
+/// What it writes: the contract's keys, in their order; first those that every event of a chat has.
+macro_rules! event {
+    ($name:ident { $($key:ident: $type:ty),* }) => {
+        #[derive(Serialize)]
+        struct $name<'a> {
+            ts: i64,
+            datetime: &'a str,
+            event_type: &'a str,
+            event_id: &'a str,
+            user_id: i64,
+            user_name: Option<&'a str>,
+            user_nick: Option<&'a str>,
+            peer_id: i64,
+            peer_name: Option<&'a str>,
+            chat_id: Option<i64>,
+            cmid: i64,
+            $($key: $type,)*
+        }
+
+        impl<'a> $name<'a> {
+            fn written(event_type: &'a str, event_id: &'a str, [user_id, peer_id, cmid]: [i64; 3], $($key: $type),*) -> Vec<u8> {
+                let (ts, datetime, chat_id) = (AT.unix_seconds(), DATETIME, chat_id(peer_id));
+                let (user_name, user_nick, peer_name) = (None, None, None);
+                let event = Self { ts, datetime, event_type, event_id, user_id, user_name, user_nick, peer_id, peer_name, chat_id, cmid, $($key,)* };
+                serde_json::to_vec(&event).expect("written")
+            }
+        }
+    };
+}
+
+event!(MessageEvent {
     text: &'a str,
     reply: Option<&'a Nested<'a>>,
     forward: &'a [Nested<'a>],
-    attachments: &'a [Attachment<'a>],
-}
-
-#[derive(Serialize)]
-struct ButtonEvent<'a> {
-    ts: i64,
-    datetime: &'a str,
-    event_type: &'a str,
-    event_id: &'a str,
-    user_id: i64,
-    user_name: Option<&'a str>,
-    user_nick: Option<&'a str>,
-    peer_id: i64,
-    peer_name: Option<&'a str>,
-    chat_id: Option<i64>,
-    cmid: i64,
-    button_event_id: &'a str,
-    payload: &'a RawValue,
-}
-
-#[derive(Serialize)]
-struct ReactionEvent<'a> {
-    ts: i64,
-    datetime: &'a str,
-    event_type: &'a str,
-    event_id: &'a str,
-    user_id: i64,
-    user_name: Option<&'a str>,
-    user_nick: Option<&'a str>,
-    peer_id: i64,
-    peer_name: Option<&'a str>,
-    chat_id: Option<i64>,
-    cmid: i64,
-    reaction_id: i64,
-}
+    attachments: &'a [Attachment<'a>]
+});
+event!(ButtonEvent { button_event_id: &'a str, payload: &'a RawValue });
+event!(ReactionEvent { reaction_id: i64 });
 
 /// The moment of conversion.
 const AT: Moment = Moment(1_709_107_923_000);
@@ -218,24 +204,9 @@ fn chat_id(peer_id: i64) -> Option<i64> {
 }
 
 fn message(event_type: &str, event_id: &str, message: &Message<'_>) -> Vec<u8> {
-    let event = MessageEvent {
-        ts: AT.unix_seconds(),
-        datetime: DATETIME,
-        event_type,
-        event_id,
-        user_id: message.from_id,
-        user_name: None,
-        user_nick: None,
-        peer_id: message.peer_id,
-        peer_name: None,
-        chat_id: chat_id(message.peer_id),
-        cmid: message.conversation_message_id,
-        text: &message.text,
-        reply: message.reply_message.as_deref(),
-        forward: &message.fwd_messages,
-        attachments: &message.attachments,
-    };
-    serde_json::to_vec(&event).expect("written")
+    let ids = [message.from_id, message.peer_id, message.conversation_message_id];
+    let (reply, forward) = (message.reply_message.as_deref(), &message.fwd_messages);
+    MessageEvent::written(event_type, event_id, ids, &message.text, reply, forward, &message.attachments)
 }
 
 /// What a derived reader and a derived writer make of an update.
@@ -251,50 +222,15 @@ fn write(update: &str, kind: Kind) -> Vec<u8> {
         }
         Kind::Button => {
             let read: Update<'_, Button<'_>> = serde_json::from_str(update).expect("the floor reads it");
-            let (event_type, datetime, chat_id) = ("button_pressed", DATETIME, chat_id(read.object.peer_id));
-            let (ts, event_id, object) = (AT.unix_seconds(), &*read.event_id, &read.object);
-            let (user_id, peer_id, cmid) = (object.user_id, object.peer_id, object.conversation_message_id);
-            let (button_event_id, payload) = (&*object.event_id, object.payload);
-            let (user_name, user_nick, peer_name) = (None, None, None);
-            serde_json::to_vec(&ButtonEvent {
-                ts,
-                datetime,
-                event_type,
-                event_id,
-                user_id,
-                user_name,
-                user_nick,
-                peer_id,
-                peer_name,
-                chat_id,
-                cmid,
-                button_event_id,
-                payload,
-            })
-            .expect("written")
+            let object = &read.object;
+            let ids = [object.user_id, object.peer_id, object.conversation_message_id];
+            ButtonEvent::written("button_pressed", &read.event_id, ids, &object.event_id, object.payload)
         }
         Kind::Reaction => {
             let read: Update<'_, Reaction> = serde_json::from_str(update).expect("the floor reads it");
-            let (event_type, datetime, chat_id) = ("reaction_changed", DATETIME, chat_id(read.object.peer_id));
-            let (ts, event_id, object) = (AT.unix_seconds(), &*read.event_id, &read.object);
-            let (user_id, peer_id, cmid, reaction_id) =
-                (object.reacted_id, object.peer_id, object.cmid, object.reaction_id);
-            let (user_name, user_nick, peer_name) = (None, None, None);
-            serde_json::to_vec(&ReactionEvent {
-                ts,
-                datetime,
-                event_type,
-                event_id,
-                user_id,
-                user_name,
-                user_nick,
-                peer_id,
-                peer_name,
-                chat_id,
-                cmid,
-                reaction_id,
-            })
-            .expect("written")
+            let object = &read.object;
+            let ids = [object.reacted_id, object.peer_id, object.cmid];
+            ReactionEvent::written("reaction_changed", &read.event_id, ids, object.reaction_id)
         }
     }
 }

@@ -25,7 +25,6 @@ use crate::metrics::Metrics;
 use crate::outbox::audit::{self, AuditView};
 use crate::outbox::gaps::{self, GapView};
 use crate::outbox::groups::{self, GroupView};
-use crate::outbox::kv::Kv;
 use crate::outbox::operator::{self, Asked, CancelAsked, Desk, Discarded, OperatorError, ReplayMade};
 use crate::outbox::pauses::{PauseAsked, PauseMade};
 use crate::outbox::replay::{self, ReplayView};
@@ -66,13 +65,7 @@ impl Door {
     pub(super) async fn stats(&self) -> Result<Stats, Trouble> {
         let (now, dir) = (self.clock.now(), self.outbox.dir().display().to_string());
         let configured = self.configured();
-        let look = move |kv: &dyn Kv| {
-            let mut stats = inspect::stats(kv, &dir, now)?;
-            // What is not configured waits, and only we know what is.
-            stats.replays = replay::under_way(kv, &configured, now)?;
-            Ok(stats)
-        };
-        let mut stats = self.outbox.read_store(look).await?;
+        let mut stats = self.outbox.read_store(move |kv| inspect::stats(kv, &dir, &configured, now)).await?;
         overlay(&mut stats, &self.status.board(), &self.configured);
         let space = self.outbox.watch_space().borrow().clone();
         stats.max_bytes = Some(space.max_bytes);

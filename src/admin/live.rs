@@ -17,15 +17,9 @@ pub(super) fn overlay(stats: &mut Stats, board: &Board, configured: &[Destinatio
         next_try: board.polling.next_try.map(At),
     });
     for view in &mut stats.destinations {
-        match configured.iter().find(|name| name.as_str() == view.name) {
-            Some(name) => destination(view, board.destinations.get(name).cloned().unwrap_or_default(), stats.at.0),
-            None => {
-                view.state = DestinationState::Detached;
-                view.why = match view.pending {
-                    0 => "not configured any more; nothing waits".to_owned(),
-                    _ => "not configured any more; it goes on when its name comes back".to_owned(),
-                };
-            }
+        // The others are detached: nothing happens there.
+        if let Some(name) = configured.iter().find(|name| name.as_str() == view.name) {
+            destination(view, board.destinations.get(name).cloned().unwrap_or_default(), stats.at.0);
         }
     }
 }

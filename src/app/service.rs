@@ -202,7 +202,7 @@ async fn tell_of_detached(
     clock: &Clock,
 ) -> Result<(), OutboxError> {
     let now = clock.now();
-    let stats = outbox.read_store(move |kv| inspect::stats(kv, "", now)).await?;
+    let stats = outbox.read_store(move |kv| inspect::stats(kv, "", &[], now)).await?;
     for view in stats.destinations {
         if view.pending > 0 && !names.iter().any(|name| name.as_str() == view.name) {
             let (destination, pending) = (view.name, view.pending);

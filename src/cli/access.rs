@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::exit::{Exit, Failure};
 use crate::admin::SOCKET_NAME;
-use crate::outbox::{OutboxError, Store};
+use crate::outbox::{Lock, OutboxError, Store};
 
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -88,11 +88,7 @@ impl Access {
 
 /// Whoever has the outbox does not answer.
 fn hangs(dir: &Path) -> Failure {
-    let holder = std::fs::read_to_string(dir.join("lock")).unwrap_or_default();
-    let holder = match holder.trim() {
-        "" => "the service".to_owned(),
-        words => format!("process {words}"),
-    };
+    let holder = Lock::holder(dir).unwrap_or_else(|_| "the service".to_owned());
     let socket = Access::socket(dir);
     let words = format!(
         "{holder} listens at {} and does not answer: it hangs, stops, or the machine is overloaded; try again in a moment, and if that does not help, end that process and start it again: what it has acknowledged is on disk",

@@ -9,10 +9,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::access::{Access, Found, Live};
-use super::args::{CareVerb, SelectorArgs};
+use super::args::CareVerb;
 use super::exit::{Exit, Failure, say};
 use super::outbox::{look, print, tell_offline};
 use super::render::count;
+use super::selector::SelectorArgs;
 use crate::clock::Clock;
 use crate::outbox::salvage::{Salvaged, salvage};
 use crate::outbox::space::people;

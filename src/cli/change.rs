@@ -12,10 +12,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::access::{Access, Live};
-use super::args::{ChangeVerb, SelectorArgs, Sure};
+use super::args::{ChangeVerb, Sure};
 use super::exit::{Exit, Failure};
 use super::outbox::{plain, print, tell_offline};
 use super::render::{ahead, count as so_many};
+use super::selector::SelectorArgs;
 use crate::clock::Clock;
 use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
@@ -104,7 +105,7 @@ fn check(verb: ChangeVerb, now: Moment) -> Result<Change, Failure> {
                 let words = "--state: dead letters, expired events and updates in quarantine can be replayed";
                 return Err(Failure::usage(words));
             }
-            let quarantined = selector.state == Some(super::args::StateArg::Quarantined);
+            let quarantined = selector.state == Some(super::selector::StateArg::Quarantined);
             if rate.is_some() && (quarantined || id.as_ref().is_some_and(|id| id.starts_with('q'))) {
                 return Err(Failure::usage(
                     "--rate: what is in quarantine is only converted; its events go out like any other",
@@ -115,7 +116,7 @@ fn check(verb: ChangeVerb, now: Moment) -> Result<Change, Failure> {
             Change::Replay(asked, sure, dry_run)
         }
         ChangeVerb::Discard { id, selector, mut sure } => {
-            use super::args::StateArg::{Dead, Delivered, Discarded};
+            use super::selector::StateArg::{Dead, Delivered, Discarded};
             let state = selector.state.or((id.is_none() && !selector.is_empty()).then_some(Dead));
             if matches!(state, Some(Delivered | Discarded)) {
                 let words = "--state: what is dead, expired, quarantined or pending can be discarded";

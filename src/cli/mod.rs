@@ -17,6 +17,7 @@ mod outbox;
 mod render;
 mod route;
 mod run;
+mod selector;
 mod simulate;
 mod stats;
 mod tail;

@@ -19,7 +19,7 @@ use crate::outbox::gaps::{self, BackfillView, GapView};
 use crate::outbox::groups::{self, GroupView};
 use crate::outbox::kv::{Kv, KvError};
 use crate::outbox::replay::{self, ReplayView};
-use crate::outbox::views::{At, DeliveryState, DeliveryView, DestinationState, ListState, Row, Selector, Shown, Stats};
+use crate::outbox::views::{At, DeliveryState, DeliveryView, ListState, Row, Selector, Shown, Stats};
 use crate::outbox::{OutboxError, Store, inspect, lookup};
 
 /// `configured` are the destinations of the configuration, if they are known.
@@ -33,7 +33,9 @@ pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: boo
         Verb::Stats => {
             let stats: Stats = match &access {
                 Access::Live(live) => live.get("/api/v1/stats", &()).await?,
-                Access::Offline(store) => look(store, |kv| at_rest(kv, dir, configured, now))?,
+                Access::Offline(store) => {
+                    look(store, |kv| inspect::stats(kv, &dir.display().to_string(), configured, now))?
+                }
             };
             print(json, &stats, stats::render)
         }
@@ -65,7 +67,7 @@ pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: boo
                 Access::Offline(store) => look(store, |kv| {
                     let mut shown = lookup::show(kv, id)?;
                     if let Some(shown) = &mut shown {
-                        lookup::explain(shown, &at_rest(kv, dir, configured, now)?);
+                        lookup::explain(shown, &inspect::stats(kv, &dir.display().to_string(), configured, now)?);
                     }
                     Ok(shown)
                 })?,
@@ -96,21 +98,6 @@ pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: boo
             print(json, &changes, |changes| render_audit(changes, now))
         }
     }
-}
-
-/// Statistics of an outbox at rest, by the light of the configuration.
-fn at_rest(kv: &dyn Kv, dir: &Path, configured: &[String], now: Moment) -> Result<Stats, KvError> {
-    let mut stats = inspect::stats(kv, &dir.display().to_string(), now)?;
-    stats.replays = replay::under_way(kv, configured, now)?;
-    let gone = |name: &String| !configured.is_empty() && !configured.contains(name);
-    for view in stats.destinations.iter_mut().filter(|view| gone(&view.name)) {
-        view.state = DestinationState::Detached;
-        view.why = match view.pending {
-            0 => "not configured any more; nothing waits".to_owned(),
-            _ => "not configured any more; it goes on when its name comes back".to_owned(),
-        };
-    }
-    Ok(stats)
 }
 
 /// Says that a directory is looked into, and no service asked.
@@ -260,7 +247,9 @@ fn remedies(id: &str, view: &DeliveryView) -> Vec<String> {
 
 /// Whether the destination takes nothing at all, of whatever chat.
 fn stands_still(view: &DeliveryView) -> bool {
-    view.why.as_ref().is_some_and(|why| ["down", "paused", "not configured"].iter().any(|word| why.contains(word)))
+    let Some(why) = &view.why else { return false };
+    let why = why.strip_prefix("the service is stopped; ").unwrap_or(why);
+    ["down", "the destination was down", "paused", "not configured"].iter().any(|words| why.starts_with(words))
 }
 
 fn render_gaps(gaps: &[GapView], now: Moment) -> String {

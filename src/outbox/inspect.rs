@@ -83,11 +83,12 @@ impl Books {
     }
 }
 
-/// `outbox stats` of what is on disk.
+/// `outbox stats` of what is on disk. `configured` are the destinations of the configuration, if they are known: the others are
+/// detached.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
+pub fn stats(kv: &dyn Kv, dir: &str, configured: &[String], now: Moment) -> Result<Stats, KvError> {
     let books = Books::read(kv)?;
     let mut checkpoints = Vec::new();
     rows::pages(kv, b"c/", |key, value| {
@@ -101,6 +102,14 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
         destinations.push(destination(kv, &books, *id, record, cursor, now)?);
     }
     destinations.sort_by(|a, b| a.name.cmp(&b.name));
+    let gone = |name: &String| !configured.is_empty() && !configured.contains(name);
+    for view in destinations.iter_mut().filter(|view| gone(&view.name)) {
+        view.state = DestinationState::Detached;
+        view.why = match view.pending {
+            0 => "not configured any more; nothing waits".to_owned(),
+            _ => "not configured any more; it goes on when its name comes back".to_owned(),
+        };
+    }
     let disk = kv.disk()?;
     let live = load::<Space>(kv, keys::SPACE)?.unwrap_or_default().weights;
     let usage = Usage { disk, live: live.sum() };
@@ -124,7 +133,7 @@ pub fn stats(kv: &dyn Kv, dir: &str, now: Moment) -> Result<Stats, KvError> {
         quarantined: books.head.quarantined,
         gaps: books.head.next_gap - 1,
         last_gap: gaps::last(kv, books.head.next_gap - 1)?.map(At),
-        replays: replay::under_way(kv, &[], now)?,
+        replays: replay::under_way(kv, configured, now)?,
         destinations,
     })
 }

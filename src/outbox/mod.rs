@@ -139,7 +139,7 @@ mod writer;
 pub use cursor::Cursor;
 pub use error::OutboxError;
 pub use handle::Outbox;
-pub use open::Store;
+pub use open::{Lock, Store};
 pub use reads::{Page, Resume};
 pub use requests::{
     Append, Appended, Change, Discard, Fetched, FetchedAs, Filled, Heard, Operation, Place, Reconverted, Settlement,

@@ -36,6 +36,19 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// Who has the lock of a directory, or had it last, as the lock file says.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn holder(dir: &Path) -> io::Result<String> {
+        let mut holder = String::new();
+        File::open(dir.join("lock"))?.take(SMALL_FILE_BYTES).read_to_string(&mut holder)?;
+        Ok(match holder.trim() {
+            "" => "a process that did not say which".to_owned(),
+            words => format!("process {words}"),
+        })
+    }
+
     /// Takes the lock, trying for as long as `patience`. Blocks.
     ///
     /// # Errors
@@ -57,12 +70,7 @@ impl Lock {
                     sleep(LOCK_PAUSE);
                 }
                 Err(fs::TryLockError::WouldBlock) => {
-                    let mut holder = String::new();
-                    file.take(SMALL_FILE_BYTES).read_to_string(&mut holder).map_err(disk)?;
-                    let holder = match holder.trim() {
-                        "" => "a process that did not say which".to_owned(),
-                        words => format!("process {words}"),
-                    };
+                    let holder = Self::holder(dir).map_err(disk)?;
                     return Err(OutboxError::Locked { dir: dir.to_owned(), holder });
                 }
                 Err(fs::TryLockError::Error(error)) => {

@@ -247,7 +247,7 @@ async fn discard_detached(desk: &mut impl Desk, asked: &Asked) -> Result<Discard
     let name = detached(&configured, &asked.selector).map_err(OperatorError::Refused)?;
     let id = destination(desk, name).await?;
     let now = desk.now();
-    let stats = desk.look(Box::new(move |kv: &dyn Kv| inspect::stats(kv, "", now))).await?;
+    let stats = desk.look(Box::new(move |kv: &dyn Kv| inspect::stats(kv, "", &[], now))).await?;
     let pending = stats.destinations.iter().find(|view| view.name == name).map_or(0, |view| view.pending);
     if asked.dry_run || pending == 0 {
         return Ok(Discarded { matched: pending, done: !asked.dry_run, ..Discarded::default() });

@@ -208,7 +208,7 @@ impl Bench {
         let mut after = self.model.clone();
         let mut batch = Vec::new();
         // Repeats are known from the log's end: one of an event that retention has deleted is not promised to be.
-        let log_from = inspect::stats(&self.kv(), "memory", self.clock.now()).expect("stats").log_from;
+        let log_from = inspect::stats(&self.kv(), "memory", &[], self.clock.now()).expect("stats").log_from;
         let last = after.events.iter().next_back().filter(|(seq, _)| **seq >= log_from).map(|(_, (id, _))| id.clone());
         if let Some(number) = last.as_ref().filter(|_| repeat).and_then(|id| id.strip_prefix("event-")) {
             batch.push((self.event(number.parse().expect("a number"), 1, 5), Source::Live, vec![0]));
@@ -360,7 +360,8 @@ impl Bench {
 
     fn check(&self) {
         // The writer may be deleting or copying meanwhile.
-        let stats = inspect::steady(&self.kv(), |kv| inspect::stats(kv, "memory", self.clock.now())).expect("stats");
+        let stats =
+            inspect::steady(&self.kv(), |kv| inspect::stats(kv, "memory", &[], self.clock.now())).expect("stats");
         let model = &self.model;
         assert_eq!(stats.checkpoints.first().map(|c| c.ts.clone()), model.ts.map(|ts| ts.to_string()));
         assert_eq!((stats.repeats, stats.quarantined, stats.gaps), (model.repeats, model.quarantined, model.gaps));
@@ -456,7 +457,7 @@ proptest! {
 async fn what_everyone_settled_is_deleted_once_retention_is_over_and_not_before() {
     let mut bench = Bench::new().await;
     let log = |bench: &Bench| {
-        let stats = inspect::stats(&bench.kv(), "memory", bench.clock.now()).expect("stats");
+        let stats = inspect::stats(&bench.kv(), "memory", &[], bench.clock.now()).expect("stats");
         (stats.log_from, stats.log_next)
     };
     assert!(bench.append(&[(1, 7, 50), (2, 7, 50)], false, false, false).await);

@@ -72,7 +72,7 @@ impl Bench {
     }
 
     fn stats(&self) -> Stats {
-        inspect::steady(&self.disk.current(), |kv| inspect::stats(kv, "memory", NOW)).expect("stats")
+        inspect::steady(&self.disk.current(), |kv| inspect::stats(kv, "memory", &[], NOW)).expect("stats")
     }
 
     fn view(&self, name: &str) -> DestinationView {

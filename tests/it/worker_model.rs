@@ -305,7 +305,7 @@ impl Bench {
                 let rows = inspect::steady(&kv, |kv| lookup::list(kv, &selector)).expect("listed");
                 rows.iter().filter_map(|row| row.seq).collect::<Vec<u64>>()
             });
-            let stats = inspect::steady(&kv, |kv| inspect::stats(kv, "memory", self.clock.now())).expect("stats");
+            let stats = inspect::steady(&kv, |kv| inspect::stats(kv, "memory", &[], self.clock.now())).expect("stats");
             if kv.commits() == before {
                 break (stats, listed.to_vec());
             }
