@@ -232,8 +232,8 @@ impl Job<'_> {
                     }
                     (_, class) => class != ErrorClass::Transient,
                 },
-                CallError::TooLarge if from == to => return self.of.too_large(peer, from, &error),
-                CallError::TooLarge | CallError::Timeout if from < to => {
+                CallError::TooLarge(_) if from == to => return self.of.too_large(peer, from, &error),
+                CallError::TooLarge(_) | CallError::Timeout if from < to => {
                     to = from + (to - from) / 2;
                     false
                 }

@@ -44,12 +44,12 @@ const SLOW_BACKOFF: BackoffSettings = BackoffSettings {
     max_interval: Duration::from_secs(600),
     randomization_factor: 0.2,
 };
-/// Between tries to renew a session that fail, while the old one goes on.
-const RENEWAL_PAUSE: Duration = Duration::from_secs(300);
 /// A checkpoint that has not moved is written again this often, to tell when VK was last heard.
 const HEARD_EVERY: Duration = Duration::from_secs(60);
 /// How many answers in a row that send us elsewhere are followed without a pause.
 const DETOURS_AT_ONCE: u32 = 5;
+/// A key that is refused as soon as it was given.
+const KEYS_REFUSED: &str = "VK refuses each key as soon as it has given it (failed 2): a key is good for the address it was asked from, so look whether this service leaves by changing ones (several exits, a proxy)";
 /// An answer with fewer updates than this, or one that was waited for, ends a backlog.
 const BACKLOG_UPDATES: usize = 10;
 /// An empty answer that comes at once is not asked for again before this.
@@ -96,6 +96,7 @@ impl Ingest {
                 refusals: 0,
                 committed,
                 renewal: None,
+                held: false,
                 sessions: SessionBudget::new(self.clock.now()),
                 jitter: StdRng::seed_from_u64(self.seed),
             };
@@ -122,8 +123,10 @@ struct Intake<'a> {
     refusals: u32,
     /// When the checkpoint was last committed.
     committed: Option<Moment>,
-    /// When the session is old.
+    /// When a new session is asked for, while there is one.
     renewal: Option<Moment>,
+    /// VK has refused one: it is not asked before that moment, whatever polls bring.
+    held: bool,
     /// How often a session may still be asked for.
     sessions: SessionBudget,
     jitter: StdRng,
@@ -152,16 +155,15 @@ impl Intake<'_> {
     /// One step: a session or a poll, and what follows from it.
     async fn turn(&mut self) -> Result<(), OutboxError> {
         self.wait_for_room().await;
-        self.renew_if_old().await;
+        self.renew_if_due().await;
         let Step::Poll { session, ts } = self.session.step() else {
             return self.open().await;
         };
         let (ts, start) = (ts.clone(), Instant::now());
-        let body = match self.ingest.client.poll(session, &ts).await {
+        let body = match self.ingest.client.poll(session, &ts, self.failures).await {
             Ok(body) => body,
             Err(error) => {
                 self.ingest.metrics.polled(Polled::Unreachable);
-                self.session.unreadable();
                 self.fail(error.to_string()).await;
                 return Ok(());
             }
@@ -173,9 +175,9 @@ impl Intake<'_> {
         match reply {
             Ok(PollReply::Updates { ts: next, updates }) => {
                 let raw: Vec<&str> = updates.iter().map(|update| update.get()).collect();
-                let idle = raw.is_empty() && next == ts;
+                let (stands, fast) = (next == ts, start.elapsed() < EMPTY_PAUSE);
                 self.heard();
-                if !idle || self.checkpoint_is_old() {
+                if !(raw.is_empty() && stands) || self.checkpoint_is_old() {
                     let commit = self.session.updates(next);
                     self.take(commit, &ts, &raw).await?;
                 }
@@ -183,11 +185,14 @@ impl Intake<'_> {
                     self.ingest.metrics.updates(raw.len());
                     self.ingest.metrics.answer_committed(came.elapsed());
                 }
-                if raw.len() < BACKLOG_UPDATES || start.elapsed() >= EMPTY_PAUSE {
+                if raw.len() < BACKLOG_UPDATES || !fast {
                     // VK has no backlog for us.
                     self.ingest.caught_up.send_replace(());
                 }
-                if idle && start.elapsed() < EMPTY_PAUSE {
+                if stands && !raw.is_empty() {
+                    tracing::warn!(ts = %ts, updates = raw.len(), "VK gives updates and does not move the ts: they come again with the next poll");
+                }
+                if fast && (stands || raw.is_empty()) {
                     self.ingest.clock.sleep(EMPTY_PAUSE).await;
                 }
                 self.failures = 0;
@@ -196,32 +201,30 @@ impl Intake<'_> {
             Ok(PollReply::Outdated { ts: next }) => {
                 let commit = self.session.outdated(next);
                 self.take(commit, &ts, &[]).await?;
-                self.heard();
-                self.detour().await;
+                self.detour("VK says again and again that history is lost (failed 1)").await;
             }
             Ok(PollReply::KeyExpired) => {
                 tracing::info!("the Long Poll key has expired; a new one is asked for, ts stays");
                 self.session.key_expired();
-                self.detour().await;
+                self.detour(KEYS_REFUSED).await;
             }
             Ok(PollReply::Lost) => {
                 self.session.lost();
-                self.detour().await;
+                self.detour("VK says again and again that all history is lost (failed 3)").await;
             }
             Ok(PollReply::Unknown { code }) => {
-                self.session.unreadable();
                 self.fail(format!("VK answers a poll with failed {code}, which nobody has explained")).await;
             }
             Err(error) => {
-                self.session.unreadable();
                 self.fail(error.to_string()).await;
             }
         }
         Ok(())
     }
 
-    /// Asks for a new session when ours is old. Ours is good until there is one: VK limits how often it gives them.
-    async fn renew_if_old(&mut self) {
+    /// Asks for a new session when ours is old, or polls bring nothing of sense. Ours is good until there is one: VK limits how
+    /// often it gives them.
+    async fn renew_if_due(&mut self) {
         let now = self.ingest.clock.now();
         if self.renewal.is_none_or(|due| due > now) {
             return;
@@ -236,22 +239,38 @@ impl Intake<'_> {
             return;
         }
         self.sessions.take(now);
-        let age = self.ingest.client.session_max_age();
         match self.ingest.client.session().await {
             Ok(reply) => {
                 tracing::info!("the Long Poll session is renewed; ts stays");
                 // There is a ts, so there is nothing to commit.
                 let _nothing = self.session.opened(reply);
-                self.renewal = Some(self.ingest.clock.now().plus(age));
+                self.given();
             }
             Err(error) => {
+                let pause = self.refused(&error);
                 tracing::warn!(
                     error = explain(&error),
-                    "the Long Poll session could not be renewed; the old one goes on"
+                    pause_ms = millis(pause),
+                    "no new Long Poll session is to be had now; the one there is goes on"
                 );
-                self.renewal = Some(now.plus(age.min(RENEWAL_PAUSE)));
+                self.renewal = Some(self.ingest.clock.now().plus(pause));
+                self.held = true;
             }
         }
+    }
+
+    /// VK gave a session.
+    fn given(&mut self) {
+        (self.refusals, self.held) = (0, false);
+        self.renewal = Some(self.ingest.clock.now().plus(self.ingest.client.session_max_age()));
+    }
+
+    /// VK gave none; how long it is left alone.
+    fn refused(&mut self, error: &CallError) -> Duration {
+        self.refusals = self.refusals.saturating_add(1);
+        let slow = matches!(error, CallError::Api(error) if matches!(error.class(), ErrorClass::LongPause | ErrorClass::Alarm | ErrorClass::NeverRetry));
+        let settings = if slow { &SLOW_BACKOFF } else { &SESSION_BACKOFF };
+        backoff::wait(settings, self.refusals, self.jitter.random::<f64>())
     }
 
     async fn open(&mut self) -> Result<(), OutboxError> {
@@ -263,10 +282,9 @@ impl Intake<'_> {
         self.sessions.take(self.ingest.clock.now());
         match self.ingest.client.session().await {
             Ok(reply) => {
-                self.refusals = 0;
-                self.renewal = Some(self.ingest.clock.now().plus(self.ingest.client.session_max_age()));
+                self.given();
                 tracing::info!("a Long Poll session is open");
-                if self.failures == 0 {
+                if self.failures == 0 && self.detours < DETOURS_AT_ONCE {
                     self.heard();
                 }
                 match self.session.opened(reply) {
@@ -278,10 +296,7 @@ impl Intake<'_> {
                 }
             }
             Err(error) => {
-                self.refusals = self.refusals.saturating_add(1);
-                let slow = matches!(&error, CallError::Api(error) if matches!(error.class(), ErrorClass::LongPause | ErrorClass::Alarm | ErrorClass::NeverRetry));
-                let settings = if slow { SLOW_BACKOFF } else { SESSION_BACKOFF };
-                let pause = backoff::wait(&settings, self.refusals, self.jitter.random::<f64>());
+                let pause = self.refused(&error);
                 self.trouble(explain(&error), pause).await;
                 Ok(())
             }
@@ -314,32 +329,38 @@ impl Intake<'_> {
 
     /// A poll brought nothing: wait before the next.
     async fn fail(&mut self, words: String) {
+        if self.session.unreadable() && !self.held {
+            self.renewal = Some(self.ingest.clock.now());
+        }
         self.failures = self.failures.saturating_add(1);
         let pause = backoff::wait(&POLL_BACKOFF, self.failures, self.jitter.random::<f64>());
         self.trouble(words, pause).await;
     }
 
     /// VK answered and sent us elsewhere. We go there at once, since what it still has may be gone soon; only when it does so
-    /// again and again, ever more slowly.
-    async fn detour(&mut self) {
+    /// again and again, ever more slowly, and with words.
+    async fn detour(&mut self, words: &str) {
         self.failures = 0;
         self.detours = self.detours.saturating_add(1);
-        if let Some(many) = self.detours.checked_sub(DETOURS_AT_ONCE).filter(|many| *many > 0) {
-            let pause = backoff::wait(&POLL_BACKOFF, many, self.jitter.random::<f64>());
-            self.ingest.clock.sleep(pause).await;
+        match self.detours.checked_sub(DETOURS_AT_ONCE).filter(|many| *many > 0) {
+            Some(many) => {
+                let pause = backoff::wait(&POLL_BACKOFF, many, self.jitter.random::<f64>());
+                self.trouble(format!("{words}, {} times in a row", self.detours), pause).await;
+            }
+            None => self.heard(),
         }
     }
 
     async fn trouble(&self, words: String, pause: Duration) {
         let now = self.ingest.clock.now();
-        tracing::warn!(
-            error = words,
-            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            "polling is in trouble; ts stays"
-        );
+        tracing::warn!(error = words, pause_ms = millis(pause), "polling is in trouble; ts stays");
         self.ingest.status.polling_problem(now, words, Some(now.plus(pause)));
         self.ingest.clock.sleep(pause).await;
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What came of a poll, as it is counted.

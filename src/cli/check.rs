@@ -97,7 +97,7 @@ async fn ask_vk(settings: &Settings) -> Result<Exit, Failure> {
 fn refused(error: &CallError) -> Failure {
     let exit = match error {
         CallError::Api(api) if api.class() == ErrorClass::Alarm => Exit::Refused,
-        CallError::Api(_) | CallError::Unreadable(_) | CallError::TooLarge => Exit::Failed,
+        CallError::Api(_) | CallError::Unreadable(_) | CallError::TooLarge(_) => Exit::Failed,
         CallError::Network(_) | CallError::Timeout | CallError::Http(_) => Exit::Unavailable,
     };
     Failure { words: explain(error), exit }

@@ -28,6 +28,10 @@ pub enum Fault {
     Status(u16),
     /// HTTP 200 with JSON that lacks a ts.
     NoTs,
+    /// The right answer, with a number for ts.
+    NumberTs,
+    /// The right updates, with the ts that was asked with.
+    StuckTs,
     /// Half of an answer, then the end of the connection.
     Cut,
     /// No JSON.
@@ -70,6 +74,6 @@ pub(super) fn body(fault: Fault, whole: impl FnOnce() -> String) -> Response {
         }
         // These change more than an answer; who gets here all the same has no answer to give.
         Fault::Failed1 | Fault::Failed2 | Fault::Failed3 | Fault::ApiError(_) => page(502),
-        Fault::Hang | Fault::Slow(_) | Fault::Restart => page(502),
+        Fault::NumberTs | Fault::StuckTs | Fault::Hang | Fault::Slow(_) | Fault::Restart => page(502),
     }
 }

@@ -181,9 +181,22 @@ async fn poll(
         Outcome::Says(answer) => return answer.into_response(),
         Outcome::Spoiled(fault) => fault,
     };
+    if let Fault::NumberTs | Fault::StuckTs = fault {
+        return with_ts(&whole(), (fault == Fault::StuckTs).then_some(ts)).into_response();
+    }
     match failed(&server, fault, &words) {
         Some(told) => told.to_string().into_response(),
         None => spoiled(fault, &cutter, whole).await,
+    }
+}
+
+/// An answer with another ts, as text, or with its own as a number.
+fn with_ts(whole: &str, ts: Option<u64>) -> String {
+    let cut = whole.strip_prefix("{\"ts\":\"").and_then(|rest| rest.split_once('"'));
+    let Some((own, rest)) = cut else { return whole.to_owned() };
+    match ts {
+        Some(ts) => format!("{{\"ts\":\"{ts}\"{rest}"),
+        None => format!("{{\"ts\":{own}{rest}"),
     }
 }
 

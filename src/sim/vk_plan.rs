@@ -13,7 +13,7 @@ const LATE: Duration = Duration::from_secs(1);
 const EVERY: u64 = 50;
 
 /// What may spoil a poll, by name.
-pub const POLL_FAULTS: [(&str, Fault); 13] = [
+pub const POLL_FAULTS: [(&str, Fault); 15] = [
     ("failed1", Fault::Failed1),
     ("failed2", Fault::Failed2),
     ("failed3", Fault::Failed3),
@@ -21,6 +21,8 @@ pub const POLL_FAULTS: [(&str, Fault); 13] = [
     ("http502", Fault::Html502),
     ("http500", Fault::Json500),
     ("no-ts", Fault::NoTs),
+    ("number-ts", Fault::NumberTs),
+    ("stuck-ts", Fault::StuckTs),
     ("cut", Fault::Cut),
     ("garbage", Fault::Garbage),
     ("huge", Fault::Huge),

@@ -11,14 +11,20 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, RequestBuilder, Response, Url};
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use super::settings::Settings;
 use super::wire::{self, ApiError, LongPollSettings, Refusal, SessionReply};
 use crate::domain::convert::mend;
 use crate::domain::ids::Ts;
 
-/// The largest answer that is read.
+/// The largest answer that is read at first.
 pub const BODY_BYTES: usize = 32 << 20;
+/// How often that doubles while polls fail: VK does not say how much it gives at once, and an answer that is refused today is
+/// the same tomorrow.
+const STRETCHES: u32 = 4;
+/// How long the answer of a poll may take to come in, from its first byte on, as long as something comes: a backlog is large.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
 /// How much longer than VK holds a poll open we wait for its answer.
 const POLL_MARGIN: Duration = Duration::from_secs(10);
 /// How long a call of the API may take.
@@ -44,8 +50,8 @@ pub enum CallError {
     #[error("VK answers HTTP {0}")]
     Http(u16),
     /// An answer over the bound.
-    #[error("VK's answer is larger than {} MiB", BODY_BYTES >> 20)]
-    TooLarge,
+    #[error("VK's answer is larger than {} MiB", .0 >> 20)]
+    TooLarge(usize),
     /// An answer that is none.
     #[error(transparent)]
     Unreadable(#[from] wire::WireError),
@@ -125,11 +131,12 @@ impl Client {
         Ok(session)
     }
 
-    /// Polls: the answer as it came, at most [`BODY_BYTES`]. Dropping it is safe: VK gives the same again.
+    /// Polls: the answer as it came, at most [`BODY_BYTES`], and more after `failures` in a row. Dropping it is safe: VK gives the
+    /// same again.
     ///
     /// # Errors
     /// When there is no whole answer with HTTP 200.
-    pub async fn poll(&self, session: &SessionReply, ts: &Ts) -> Result<Bytes, CallError> {
+    pub async fn poll(&self, session: &SessionReply, ts: &Ts, failures: u32) -> Result<Bytes, CallError> {
         let wait = self.settings.wait;
         let url = self.server(&session.server)?;
         let query = [
@@ -138,7 +145,10 @@ impl Client {
             ("ts", ts.as_str()),
             ("wait", &wait.as_secs().to_string()),
         ];
-        answer(self.http.get(url).query(&query).timeout(wait + self.poll_margin)).await
+        let begun = timeout(wait + self.poll_margin, begin(self.http.get(url).query(&query))).await;
+        let response = begun.unwrap_or(Err(CallError::Timeout))?;
+        let whole = read(response, BODY_BYTES << failures.min(STRETCHES), self.poll_margin);
+        timeout(ANSWER_PATIENCE, whole).await.unwrap_or(Err(CallError::Timeout))
     }
 
     /// The community's Long Poll settings.
@@ -172,7 +182,8 @@ impl Client {
         let fixed = [("access_token", self.settings.token.expose()), ("v", &self.settings.api_version), ("lang", "ru")];
         let form: Vec<_> = parameters.iter().chain(&fixed).collect();
         self.pace.until_ready().await;
-        answer(self.http.post(url).form(&form).timeout(self.call_patience)).await
+        let whole = async { read(begin(self.http.post(url).form(&form)).await?, BODY_BYTES, self.call_patience).await };
+        timeout(self.call_patience, whole).await.unwrap_or(Err(CallError::Timeout))
     }
 
     /// Where to poll. Plain http is taken only where the API itself is asked so: the key would travel in the clear.
@@ -190,19 +201,23 @@ fn pace() -> Quota {
     Quota::with_period(EVERY).unwrap_or(Quota::per_second(BURST)).allow_burst(BURST)
 }
 
-async fn answer(request: RequestBuilder) -> Result<Bytes, CallError> {
+/// Sends a request and reads the head of its answer.
+async fn begin(request: RequestBuilder) -> Result<Response, CallError> {
     let response = request.send().await.map_err(network)?;
-    if response.status().as_u16() != 200 {
-        return Err(CallError::Http(response.status().as_u16()));
+    match response.status().as_u16() {
+        200 => Ok(response),
+        status => Err(CallError::Http(status)),
     }
-    read(response).await
 }
 
-async fn read(mut response: Response) -> Result<Bytes, CallError> {
+/// Reads the rest, as long as nothing takes longer than `patience` to come.
+async fn read(mut response: Response, most: usize, patience: Duration) -> Result<Bytes, CallError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(network)? {
-        if body.len() + chunk.len() > BODY_BYTES {
-            return Err(CallError::TooLarge);
+    while let Some(chunk) =
+        timeout(patience, response.chunk()).await.map_err(|_| CallError::Timeout)?.map_err(network)?
+    {
+        if body.len() + chunk.len() > most {
+            return Err(CallError::TooLarge(most));
         }
         body.extend_from_slice(&chunk);
     }
@@ -374,7 +389,7 @@ pub(super) mod tests {
 
     async fn check_with(vk: &FakeVk, client: &Client, expected: fn(&CallError) -> bool) {
         let session = client.session().await.map(drop);
-        let polled = client.poll(&opened(&format!("{}/wh7", vk.url)), &Ts::parse("4").expect("a ts")).await;
+        let polled = client.poll(&opened(&format!("{}/wh7", vk.url)), &Ts::parse("4").expect("a ts"), 0).await;
         // What a poll brings is read by another: as in the loop, both together are the answer.
         let polled = polled.and_then(|body| Ok(poll_reply(&mend(&body)).map(drop)?));
         for error in [session.expect_err("no session"), polled.expect_err("no answer")] {
@@ -392,7 +407,7 @@ pub(super) mod tests {
         check(|| Reply::Says(format!("<html>?act=a_check&key={KEY}")), |e| matches!(e, CallError::Unreadable(_))).await;
         check(|| Reply::Says(r#"{"a":1}"#.to_owned()), |e| matches!(e, CallError::Unreadable(_))).await;
         check(|| Reply::Cut(r#"{"ts":"5","updates":["#), |e| matches!(e, CallError::Network(_))).await;
-        check(|| Reply::Endless, |e| *e == CallError::TooLarge).await;
+        check(|| Reply::Endless, |e| *e == CallError::TooLarge(BODY_BYTES)).await;
     }
 
     #[tokio::test]
@@ -409,7 +424,7 @@ pub(super) mod tests {
         let vk = FakeVk::start(|_| Reply::Hangs).await;
         let client = vk.client();
         let gone = opened("http://127.0.0.1:1/wh7");
-        let error = client.poll(&gone, &gone.ts).await.expect_err("nobody there").to_string();
+        let error = client.poll(&gone, &gone.ts, 0).await.expect_err("nobody there").to_string();
         assert!(error.starts_with("VK cannot be reached: ") && error.contains("refused"), "{error}");
         assert!(!error.contains(KEY) && !error.contains("wh7"), "{error}");
     }
@@ -442,7 +457,7 @@ pub(super) mod tests {
         let session = client.session().await.expect("a session");
         assert_eq!((session.key.expose(), session.ts.as_str()), (KEY, "3394"));
         let session = SessionReply { server: format!("{}/wh7", vk.url), ..session };
-        let body = client.poll(&session, &Ts::parse("42").expect("a ts")).await.expect("an answer");
+        let body = client.poll(&session, &Ts::parse("42").expect("a ts"), 0).await.expect("an answer");
         let text = mend(&body);
         let reply = poll_reply(&text).expect("read");
         assert!(matches!(&reply, PollReply::Updates { ts, updates } if ts.as_str() == "3395" && updates.len() == 1));

@@ -7,10 +7,10 @@
 use super::wire::SessionReply;
 use crate::domain::ids::Ts;
 
-/// After how many polls in a row that brought nothing of sense a new session is asked for.
-const FIRST_RENEWAL: u32 = 3;
+/// After how many polls in a row that brought nothing of sense a new session is wished for.
+const FIRST_WISH: u32 = 3;
 /// How often that number doubles while no poll makes sense: VK limits how often it gives a session, and a bad night is long.
-const RENEWAL_DOUBLINGS: u32 = 4;
+const WISH_DOUBLINGS: u32 = 4;
 
 /// Where we stand with VK.
 #[derive(Debug, Default)]
@@ -19,10 +19,12 @@ pub struct Session {
     ts: Option<Ts>,
     /// VK said that the information is lost: the next session's ts is taken instead of ours.
     lost: bool,
-    /// Polls in a row, with this session, that brought nothing of sense.
+    /// Polls in a row that brought nothing of sense, since a new session was last wished for.
     unreadable: u32,
-    /// Sessions in a row that ended so.
-    renewals: u32,
+    /// How often in a row one was wished for so.
+    wishes: u32,
+    /// The last thing that was committed is a gap: VK saying so again of the same ts is no other one.
+    at_a_gap: bool,
 }
 
 /// What to do next.
@@ -102,7 +104,8 @@ impl Session {
     pub fn outdated(&mut self, ts: Ts) -> Commit {
         self.made_sense();
         let words = "failed 1: the history is outdated or partly lost".to_owned();
-        Commit { gap: self.ts.clone().map(|from| (from, words)), ts }
+        let from = self.ts.clone().filter(|from| !(self.at_a_gap && *from == ts));
+        Commit { gap: from.map(|from| (from, words)), ts }
     }
 
     /// `failed` 2: a new key is needed, ts stays.
@@ -118,26 +121,30 @@ impl Session {
         self.made_sense();
     }
 
-    /// No answer, or one that made no sense: everything stays. After a few in a row a new session is asked for, since the
-    /// server may have moved; then after twice as many, and so on. ts stays.
-    pub fn unreadable(&mut self) {
+    /// No answer, or one that made no sense: everything stays, the key as well, which may be as good as ever. Answers whether a
+    /// new session is wished for, since the server may have moved: after a few such polls in a row, then after twice as many,
+    /// and so on.
+    #[must_use = "a server that has moved is found by a new session only"]
+    pub fn unreadable(&mut self) -> bool {
         self.unreadable = self.unreadable.saturating_add(1);
-        if self.unreadable >= FIRST_RENEWAL << self.renewals.min(RENEWAL_DOUBLINGS) {
-            self.session = None;
+        let wished = self.unreadable >= FIRST_WISH << self.wishes.min(WISH_DOUBLINGS);
+        if wished {
             self.unreadable = 0;
-            self.renewals = self.renewals.saturating_add(1);
+            self.wishes = self.wishes.saturating_add(1);
         }
+        wished
     }
 
     /// The ts is on disk.
     pub fn committed(&mut self, commit: Commit) {
+        self.at_a_gap = commit.gap.is_some() || self.at_a_gap && self.ts.as_ref() == Some(&commit.ts);
         self.ts = Some(commit.ts);
         self.lost = false;
     }
 
     fn made_sense(&mut self) {
         self.unreadable = 0;
-        self.renewals = 0;
+        self.wishes = 0;
     }
 }
 
@@ -246,7 +253,7 @@ mod tests {
         );
         check(
             |s| {
-                s.unreadable();
+                assert!(!s.unreadable());
                 None
             },
             "poll 4",
@@ -255,22 +262,43 @@ mod tests {
         );
         check(
             |s| {
-                (0..FIRST_RENEWAL).for_each(|_| s.unreadable());
+                assert_eq!((0..FIRST_WISH).filter(|_| s.unreadable()).count(), 1);
                 None
             },
-            "open",
+            "poll 4",
             None,
-            "open",
+            "poll 4",
         );
         check(
             |s| {
-                (0..FIRST_RENEWAL).for_each(|_| s.unreadable());
+                assert_eq!((0..FIRST_WISH).filter(|_| s.unreadable()).count(), 1);
                 s.opened(reply("99"))
             },
             "poll 4",
             None,
             "poll 4",
         );
+    }
+
+    /// VK may say `failed` 1 and name the very ts that it was asked with, again and again: that is one gap.
+    #[test]
+    fn the_same_gap_is_recorded_once() {
+        let mut session = Session::new(Some(ts("4")));
+        let mut gaps = |answers: &[&str]| {
+            let one = |answer: &&str| {
+                let commit = match answer.strip_prefix('+') {
+                    Some(next) => session.updates(ts(next)),
+                    None => session.outdated(ts(answer)),
+                };
+                let is_gap = commit.gap().is_some();
+                session.committed(commit);
+                is_gap
+            };
+            answers.iter().map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(gaps(&["4", "4", "4"]), [true, false, false]);
+        assert_eq!(gaps(&["+5", "5", "5"]), [false, true, false]);
+        assert_eq!(gaps(&["7", "7", "6"]), [true, false, true]);
     }
 
     #[test]
@@ -290,21 +318,16 @@ mod tests {
     #[test]
     fn a_long_bad_night_asks_for_ever_fewer_sessions_and_a_good_answer_ends_it() {
         let mut session = Session::new(Some(ts("4")));
-        let polls_until_open = |session: &mut Session| {
+        let polls_until_wish = |session: &mut Session| {
             assert_eq!(session.opened(reply("99")), None);
-            (1..1000)
-                .find(|_| {
-                    session.unreadable();
-                    matches!(session.step(), Step::Open)
-                })
-                .expect("renewed at last")
+            (1..1000).find(|_| session.unreadable()).expect("wished for at last")
         };
-        let spaces: Vec<u32> = (0..7).map(|_| polls_until_open(&mut session)).collect();
+        let spaces: Vec<u32> = (0..7).map(|_| polls_until_wish(&mut session)).collect();
         assert_eq!(spaces, [3, 6, 12, 24, 48, 48, 48]);
         assert_eq!(session.opened(reply("99")), None);
         let commit = session.updates(ts("5"));
         session.committed(commit);
-        assert_eq!(polls_until_open(&mut session), 3);
+        assert_eq!(polls_until_wish(&mut session), 3);
     }
 
     proptest! {
@@ -323,7 +346,7 @@ mod tests {
                     (_, 1) => Some(session.outdated(ts(&number))),
                     (_, 2) => { session.key_expired(); None }
                     (_, 3) => { session.lost(); None }
-                    _ => { session.unreadable(); None }
+                    _ => { let _wished = session.unreadable(); None }
                 };
                 if let Some(commit) = commit.filter(|_| commits) {
                     on_disk = Some(commit.ts().as_str().to_owned());

@@ -45,5 +45,6 @@ mod store_rig;
 mod tail;
 mod troubles;
 mod types;
+mod waiting;
 mod worker_model;
 mod workstream;

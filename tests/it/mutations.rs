@@ -660,12 +660,12 @@ impl Watched {
             }
             Ok(PollReply::Unknown { code }) => {
                 assert_eq!(failed, Some(code), "{text}");
-                self.session.unreadable();
+                let _wished = self.session.unreadable();
                 None
             }
             Err(error) => {
                 assert!(!error.what.is_empty());
-                self.session.unreadable();
+                let _wished = self.session.unreadable();
                 None
             }
         };
