@@ -62,7 +62,16 @@ impl Backlog {
             let to = to.min(from + AT_ONCE);
             let events = (from..to).map(|number| (event(number), Source::Live, vec![destination])).collect();
             let (group, ts) = (GroupId::new(1).expect("an id"), Ts::parse(&to.to_string()).expect("a ts"));
-            let append = Append { group, ts, events, unrouted: 0, quarantined: Vec::new(), gap: None, heard: None };
+            let append = Append {
+                group,
+                ts,
+                events,
+                unrouted: 0,
+                quarantined: Vec::new(),
+                gap: None,
+                heard: None,
+                last_answer: None,
+            };
             self.outbox.append(append).await.expect("committed");
         }
     }

@@ -48,7 +48,7 @@ impl Rig {
         let group = GroupId::new(community).expect("an id");
         let events = (0..events).map(|_| (self.event(group), Source::Live, vec![self.destination])).collect();
         let ts = Ts::parse(&self.number.to_string()).expect("a ts");
-        Append { group, ts, events, unrouted: 0, quarantined: Vec::new(), gap: None, heard: None }
+        Append { group, ts, events, unrouted: 0, quarantined: Vec::new(), gap: None, heard: None, last_answer: None }
     }
 
     fn event(&mut self, group: GroupId) -> Event {

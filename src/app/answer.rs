@@ -24,6 +24,7 @@ impl Ingest {
             quarantined: Vec::new(),
             gap: commit.gap().cloned(),
             heard: self.backfill.then(Vec::new),
+            last_answer: self.status.board().polling.heard,
         };
         for update in read {
             match update {

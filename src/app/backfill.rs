@@ -34,8 +34,11 @@ const BETWEEN_CALLS: Duration = Duration::from_millis(100);
 const CALLS_A_CHAT: u32 = 21;
 /// How many calls there are for one gap in all: an hour of them.
 const CALLS_IN_ALL: u32 = 36_000;
-/// How often a call may fail before it is looked whether VK answers at all: if it does, it is this chat that it refuses.
+/// How often a call may fail before it is looked whether VK answers at all: if it does, this chat is left for later, and while
+/// that goes on the next ones have one try each.
 const TRIES: u32 = 8;
+/// How often those are asked again, with [`BACKOFF`] between: for some six hours. Then VK refuses them.
+const ROUNDS: u32 = 80;
 /// How long live polling may take to catch up before fetching begins beside it.
 const CATCH_UP: Duration = Duration::from_secs(30);
 /// Between calls that fail.
@@ -76,7 +79,8 @@ impl Backfill {
             let mut recorded = self.outbox.watch_gaps();
             let mut pace = interval(BETWEEN_CALLS);
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut job = Job { of: &self, pace, calls: 0, jitter: StdRng::seed_from_u64(self.seed) };
+            let jitter = StdRng::seed_from_u64(self.seed);
+            let mut job = Job { of: &self, pace, calls: 0, tries: TRIES, jitter };
             loop {
                 recorded.mark_unchanged();
                 let gaps = self.outbox.gaps_to_fill(self.group).await?;
@@ -136,6 +140,8 @@ struct Job<'a> {
     of: &'a Backfill,
     pace: Interval,
     calls: u32,
+    /// How often the next call may fail.
+    tries: u32,
     jitter: StdRng,
 }
 
@@ -152,17 +158,38 @@ impl Job<'_> {
         let of = self.of;
         self.calls = 0;
         let wants = self.wants().await;
-        let mut left = 0;
+        let (mut left, mut later) = (0, Vec::new());
         for (first, last) in [(Some(CHAT_BASE), i64::MAX), (None, CHAT_BASE)] {
             let mut after = first;
             while let Some((peer, wanted)) = of.outbox.next_to_fill(of.group, after, last, up_to).await? {
-                if self.calls < CALLS_IN_ALL {
-                    self.chat(peer, wanted, up_to, wants).await?;
-                } else {
+                if self.calls >= CALLS_IN_ALL {
                     left += 1;
+                } else if !self.chat(peer, wanted, up_to, wants, false).await? {
+                    later.push(peer);
                 }
                 after = Some(peer);
             }
+        }
+        for round in 1..=ROUNDS {
+            if later.is_empty() {
+                break;
+            }
+            let pause = backoff::wait(&BACKOFF, round, self.jitter.random::<f64>());
+            tracing::warn!(
+                chats = later.len(),
+                pause_s = pause.as_secs(),
+                "VK tells nothing of some chats; they are asked for again"
+            );
+            of.clock.sleep(pause).await;
+            let mut still = Vec::new();
+            for peer in later {
+                if let Some(wanted) = of.outbox.to_fill(of.group, peer, up_to).await?
+                    && !self.chat(peer, wanted, up_to, wants, round == ROUNDS).await?
+                {
+                    still.push(peer);
+                }
+            }
+            later = still;
         }
         Ok(left)
     }
@@ -191,27 +218,42 @@ impl Job<'_> {
         }
     }
 
-    /// Asks for one chat until nothing is wanted any more.
-    async fn chat(&mut self, peer: i64, first: Wanted, up_to: u64, wants: Wants) -> Result<(), OutboxError> {
+    /// Asks for one chat until nothing is wanted any more. Answers no when VK tells nothing of it for now, unless this is the
+    /// `last` time.
+    async fn chat(
+        &mut self,
+        peer: i64,
+        first: Wanted,
+        up_to: u64,
+        wants: Wants,
+        last: bool,
+    ) -> Result<bool, OutboxError> {
         let (of, mut wanted, mut calls) = (self.of, Some(first), 0);
         while let Some(now) = wanted {
             let turn = if calls == CALLS_A_CHAT {
                 Turned::Left
             } else {
                 calls += 1;
-                let last = now.from.saturating_add(MESSAGES_A_CALL - 1);
-                self.ask(peer, now.from, now.to.map_or(last, |to| to.min(last)), wants).await
+                let most = now.from.saturating_add(MESSAGES_A_CALL - 1);
+                match self.ask(peer, now.from, now.to.map_or(most, |to| to.min(most)), wants).await {
+                    Ok(turn) => turn,
+                    Err(error) if last => Turned::Refused(error.to_string()),
+                    Err(_) => return Ok(false),
+                }
             };
+            if let Turned::Refused(words) = &turn {
+                tracing::warn!(peer, words, "VK refuses to tell the messages of a chat that a gap has swallowed");
+            }
             of.wait_for_room().await;
             of.outbox.fill(Filled::Chat { group: of.group, peer, gap: now.gap, up_to, turn }).await?;
             wanted = of.outbox.to_fill(of.group, peer, up_to).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Asks until there is an answer, or a refusal. What is too much for one answer is asked for in halves; a half without
-    /// any message is not the end of the chat.
-    async fn ask(&mut self, peer: i64, first: i64, last: i64, wants: Wants) -> Turned {
+    /// any message is not the end of the chat. An error is VK's last one, when it answers, but not this.
+    async fn ask(&mut self, peer: i64, first: i64, last: i64, wants: Wants) -> Result<Turned, CallError> {
         let (mut from, mut to) = (first, last);
         let (mut failures, mut tries) = (0, 0);
         loop {
@@ -222,17 +264,21 @@ impl Job<'_> {
                     (from, to, failures, tries) = (to + 1, last, 0, 0);
                     continue;
                 }
-                Ok(raw) => return self.of.convert(peer, (first, to), &raw, wants).await,
+                Ok(raw) => {
+                    self.tries = TRIES;
+                    return Ok(self.of.convert(peer, (first, to), &raw, wants).await);
+                }
                 Err(error) => error,
             };
             let slow = match &error {
                 CallError::Api(api) => match (api.code, api.class()) {
                     (7 | 15, _) | (_, ErrorClass::NoData | ErrorClass::NeverRetry) => {
-                        return Turned::Refused(error.to_string());
+                        self.tries = TRIES;
+                        return Ok(Turned::Refused(error.to_string()));
                     }
                     (_, class) => class != ErrorClass::Transient,
                 },
-                CallError::TooLarge(_) if from == to => return self.of.too_large(peer, from, &error),
+                CallError::TooLarge(_) if from == to => return Ok(self.of.too_large(peer, from, &error)),
                 CallError::TooLarge(_) | CallError::Timeout if from < to => {
                     to = from + (to - from) / 2;
                     false
@@ -242,11 +288,12 @@ impl Job<'_> {
             if !slow {
                 tries += 1;
             }
-            if tries == TRIES {
+            if tries == self.tries {
                 tries = 0;
-                // A VK that is away refuses nobody.
+                // A VK that is away keeps nothing from us but time.
                 if self.of.client.long_poll_settings().await.is_ok() {
-                    return Turned::Refused(error.to_string());
+                    self.tries = 1;
+                    return Err(error);
                 }
             }
             self.wait(&error, &mut failures, slow).await;

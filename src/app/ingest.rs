@@ -276,7 +276,8 @@ impl Intake<'_> {
     async fn open(&mut self) -> Result<(), OutboxError> {
         let wait = self.sessions.wait(self.ingest.clock.now());
         if !wait.is_zero() {
-            let words = "sessions were asked for too often: VK limits that".to_owned();
+            let words =
+                "sessions were asked for often, and VK limits that: its keys do not last, or its answers make no sense; the log says which".to_owned();
             self.trouble(words, wait).await;
         }
         self.sessions.take(self.ingest.clock.now());
@@ -386,7 +387,11 @@ pub fn explain(error: &CallError) -> String {
             (42, _) => {
                 "the token may not be used from this address: change that in the community's settings, or use another"
             }
-            (29, _) => "VK limits this call; it is tried again slowly",
+            (29, _) => {
+                "VK limits this call; it is tried again slowly; if that goes on for hours, the token may lack the right 'community management'"
+            }
+            (14, _) => "VK asks for a captcha, which no service can solve: use the community's own token",
+            (203, _) => "check that vk.group_id (GROUPID) and vk.token (TOKEN) are of the same community",
             (5 | 27 | 28, _) => {
                 "make a new token in the community's settings (API usage) and put it into vk.token (TOKEN)"
             }

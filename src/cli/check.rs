@@ -78,14 +78,15 @@ fn conditions(all: &Conditions) -> Vec<String> {
 async fn ask_vk(settings: &Settings) -> Result<Exit, Failure> {
     let client =
         Client::new(&settings.vk).map_err(|error| Failure { words: error.to_string(), exit: Exit::Configuration })?;
-    client.session().await.map_err(|error| refused(&error))?;
-    say("\nVK gives a Long Poll session: token and rights are fine.\n")?;
+    // First the settings: where Long Poll is off VK refuses the session as if the token had no right to it.
     let told = client.long_poll_settings().await.map_err(|error| refused(&error))?;
     let rules: Vec<_> = settings.destinations.iter().map(|(to, rule)| (to.name.as_str(), rule)).collect();
     let words = advice(&told, &rules);
     if !told.is_enabled {
         return Err(Failure::new(words.join("\nevent-router: ")));
     }
+    client.session().await.map_err(|error| refused(&error))?;
+    say("\nVK gives a Long Poll session: token and rights are fine.\n")?;
     let version = told.api_version.as_deref().unwrap_or("?");
     say(&format!("Long Poll is on; events come in the shape of API {version}.\n"))?;
     for words in words {

@@ -196,7 +196,8 @@ impl State {
     ) -> Result<(Appended, Vec<Logged>), KvError> {
         let group = append.group.get();
         let before = self.checkpoints.get(&group);
-        let (heard, mut gap) = (before.map(|before| before.heard), before.map_or(0, |before| before.gap));
+        let heard = before.map(|before| before.heard).max(append.last_answer);
+        let mut gap = before.map_or(0, |before| before.gap);
         if let Some((from, cause)) = append.gap.take() {
             let jump = Ts::jump(&from, &append.ts);
             let backfill = append.heard.is_some().then(BackfillRecord::default);

@@ -47,7 +47,7 @@ pub enum CallError {
     #[error("VK gave no answer in time")]
     Timeout,
     /// An answer of HTTP that is no success.
-    #[error("VK answers HTTP {0}")]
+    #[error("VK answers HTTP {0}{between}", between = if (300..400).contains(.0) { ": something between here and VK answers in its place (a proxy, a page to log in)" } else { "" })]
     Http(u16),
     /// An answer over the bound.
     #[error("VK's answer is larger than {} MiB", .0 >> 20)]

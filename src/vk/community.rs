@@ -23,9 +23,22 @@ pub fn advice(told: &LongPollSettings, destinations: &[(&str, &Rule)]) -> Vec<St
         _ => {}
     }
     let is_off = |name: &str| !told.events.get(name).is_some_and(|flag| flag.0);
+    let is_listed = |name: &str| told.events.is_empty() || told.events.contains_key(name);
+    if told.is_enabled && told.events.values().all(|flag| !flag.0) {
+        words.push(format!(
+            "no type of event is on, so none comes: turn on what is needed in the {PLACE} → Event types"
+        ));
+        return words;
+    }
     for (name, rule) in destinations {
         for wanted in wanted(rule).into_iter().filter(|wanted| is_off(setting(wanted))) {
             let setting = setting(&wanted);
+            if setting == wanted && !is_listed(setting) {
+                words.push(format!(
+                    "destination {name} waits for {wanted}, of which VK's settings know nothing: is it spelled right? docs/EVENTS.md has all types"
+                ));
+                continue;
+            }
             words.push(format!(
                 "destination {name} waits for {wanted}, but {setting} is off, so none comes: turn it on in the {PLACE} → Event types"
             ));
@@ -97,6 +110,21 @@ mod tests {
         assert!(words[2].contains("likes waits for like_add, but like_add is off"), "{words:?}");
         assert!(words[3].contains("waits for reaction_changed, but message_reaction_event is off"), "{words:?}");
         assert!(words.iter().all(|words| words.contains("Long Poll API")), "{words:?}");
+    }
+
+    #[test]
+    fn a_type_that_vk_does_not_list_is_no_switch_to_turn() {
+        let rules = [rule(&["mesage_new"])];
+        let words = advice(&told(true, "5.199", &["message_new"]), &[("messages", &rules[0])]);
+        assert!(words.len() == 1 && words[0].contains("is it spelled right?"), "{words:?}");
+    }
+
+    #[test]
+    fn that_nothing_is_on_is_told_whoever_waits() {
+        let nothing =
+            settings_reply(r#"{"response":{"is_enabled":true,"api_version":"5.199","events":{"like_add":0}}}"#);
+        let words = advice(&nothing.expect("settings"), &[("all", &Rule::default())]);
+        assert!(words.len() == 1 && words[0].starts_with("no type of event is on"), "{words:?}");
     }
 
     #[test]

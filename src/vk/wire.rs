@@ -333,9 +333,11 @@ fn told(text: Option<String>) -> Option<String> {
     text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// The beginning of an answer; what stands behind the name of a secret is not shown.
+/// The beginning of an answer, up to the first list in it, which may hold what people wrote; what stands behind the name of a
+/// secret is not shown.
 fn excerpt(body: &str) -> String {
     let window = body.get(..body.floor_char_boundary(EXCERPT_WINDOW_BYTES)).unwrap_or_default();
+    let window = window.find('[').map_or(window, |list| &window[..=list]);
     if ["\"key\"", "key=", "access_token"].into_iter().any(|name| window.contains(name)) {
         return "(not shown: it holds a secret)".to_owned();
     }

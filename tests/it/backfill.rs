@@ -299,6 +299,9 @@ async fn what_came_live_while_it_was_off_is_not_fetched_when_it_is_on_again() {
     talk.rig.vk.close_conversation(CHAT + 1, true);
     (0..TRANSIENT).for_each(|_| talk.rig.vk.inject_call(METHOD, Fault::ApiError(10)));
     let gaps = talk.rig.gaps().await.len();
+    // Twice the same ts would be one gap.
+    talk.say(CHAT + 2, 100, false);
+    talk.rig.until_settled().await;
     talk.rig.vk.inject(Fault::Failed1);
     within("a gap", async { while talk.rig.gaps().await.len() == gaps {} }).await;
     service.stop().await;

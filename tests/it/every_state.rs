@@ -96,6 +96,7 @@ impl Maker {
             quarantined: quarantined.collect(),
             gap: None,
             heard: None,
+            last_answer: None,
         };
         let gap = Some((ts(head), "failed 1: history is outdated".to_owned()));
         let empty = || Append { events: Vec::new(), unrouted: 0, quarantined: Vec::new(), ..append.clone() };

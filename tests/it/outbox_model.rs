@@ -237,6 +237,7 @@ impl Bench {
             quarantined: quarantined.then_some(record).into_iter().collect(),
             gap: gap.then(|| (Ts::parse("1").expect("a ts"), "failed 1".to_owned())),
             heard: None,
+            last_answer: None,
         };
         self.next_ts += 1;
         let done = self.outbox.append(append).await;

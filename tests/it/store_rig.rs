@@ -59,7 +59,16 @@ pub(crate) fn ts(number: u64) -> Ts {
 }
 
 pub(crate) fn append(number: u64, events: Vec<(Event, Source, Vec<u16>)>) -> Append {
-    Append { group: group(), ts: ts(number), events, unrouted: 0, quarantined: Vec::new(), gap: None, heard: None }
+    Append {
+        group: group(),
+        ts: ts(number),
+        events,
+        unrouted: 0,
+        quarantined: Vec::new(),
+        gap: None,
+        heard: None,
+        last_answer: None,
+    }
 }
 
 pub(crate) fn history(attempts: u32) -> History {

@@ -227,6 +227,7 @@ impl Bench {
             quarantined: Vec::new(),
             gap: None,
             heard: None,
+            last_answer: None,
         };
         let appended = self.life.outbox.append(append).await.expect("committed").appended;
         assert_eq!(appended, chats.len() as u64);
