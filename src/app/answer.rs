@@ -24,7 +24,8 @@ impl Ingest {
             quarantined: Vec::new(),
             gap: commit.gap().cloned(),
             heard: self.backfill.then(Vec::new),
-            last_answer: self.status.board().polling.heard,
+            // Only a gap tells of it; to look at the board is to copy it.
+            last_answer: commit.gap().and_then(|_| self.status.board().polling.heard),
         };
         for update in read {
             match update {

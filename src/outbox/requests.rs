@@ -30,7 +30,7 @@ pub struct Append {
     /// Where the answer's new messages stand in their chats, in VK's order, whoever takes them; nothing unless messages that
     /// gaps swallow are fetched back.
     pub heard: Option<Vec<Heard>>,
-    /// When VK last answered before this, as far as this process knows; the checkpoint notes it only now and then.
+    /// With a gap: when VK last answered before it, as far as this process knows; the checkpoint notes it only now and then.
     pub last_answer: Option<Moment>,
 }
 
