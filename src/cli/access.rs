@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::exit::{Exit, Failure};
 use crate::admin::SOCKET_NAME;
-use crate::outbox::{Lock, OutboxError, Store};
+use crate::outbox::{Lock, Look, OutboxError, Store};
 
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,38 +31,42 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SOCKET_PATH_BYTES: usize = 107;
 
 /// A way to the outbox.
-pub(super) enum Access {
+pub(super) enum Access<T> {
     /// The service runs.
     Live(Live),
     /// It does not, and we have opened the directory.
-    Offline(Store),
+    Offline(T),
 }
 
-impl Access {
-    pub(super) fn socket(dir: &Path) -> PathBuf {
-        dir.join(SOCKET_NAME)
-    }
+/// Where the service listens.
+pub(super) fn socket(dir: &Path) -> PathBuf {
+    dir.join(SOCKET_NAME)
+}
 
-    /// Finds the way.
-    pub(super) async fn find(dir: &Path) -> Result<Self, Failure> {
-        match Self::patiently(dir, || Store::open_existing(dir, "outbox", Duration::ZERO)).await? {
-            Found::Live(live) => Ok(Self::Live(live)),
-            Found::Offline(store) => Ok(Self::Offline(store)),
-        }
+impl Access<Look> {
+    /// Finds the way for who only looks: nothing is written.
+    pub(super) async fn to_look(dir: &Path) -> Result<Self, Failure> {
+        Self::patiently(dir, || Look::open(dir, "outbox", Duration::ZERO)).await
     }
+}
 
+impl Access<Store> {
+    /// Finds the way for who changes something.
+    pub(super) async fn to_change(dir: &Path) -> Result<Self, Failure> {
+        Self::patiently(dir, || Store::open_existing(dir, "outbox", Duration::ZERO)).await
+    }
+}
+
+impl<T> Access<T> {
     /// Finds the running service, or opens the directory; one that is just starting is waited for.
-    pub(super) async fn patiently<T>(
-        dir: &Path,
-        open: impl Fn() -> Result<T, OutboxError>,
-    ) -> Result<Found<T>, Failure> {
+    pub(super) async fn patiently(dir: &Path, open: impl Fn() -> Result<T, OutboxError>) -> Result<Self, Failure> {
         let start = std::time::Instant::now();
         loop {
             if let Some(live) = Live::knock(dir).await? {
-                return Ok(Found::Live(live));
+                return Ok(Self::Live(live));
             }
             match open() {
-                Ok(opened) => return Ok(Found::Offline(opened)),
+                Ok(opened) => return Ok(Self::Offline(opened)),
                 // Whoever holds the lock may be about to listen.
                 Err(OutboxError::Locked { .. }) if start.elapsed() < START_PATIENCE => tokio::time::sleep(PAUSE).await,
                 Err(OutboxError::Locked { dir, holder }) => {
@@ -75,7 +79,7 @@ impl Access {
                         format!(
                             "outbox in {} is in use by {holder}, and nothing answers at {}: it starts, stops, or hangs; try again in a moment, and if that does not help, end that process: what it has acknowledged is on disk",
                             dir.display(),
-                            Self::socket(&dir).display()
+                            socket(&dir).display()
                         )
                     };
                     return Err(Failure { words, exit: Exit::Unavailable });
@@ -89,20 +93,12 @@ impl Access {
 /// Whoever has the outbox does not answer.
 fn hangs(dir: &Path) -> Failure {
     let holder = Lock::holder(dir).unwrap_or_else(|_| "the service".to_owned());
-    let socket = Access::socket(dir);
+    let listens = socket(dir);
     let words = format!(
         "{holder} listens at {} and does not answer: it hangs, stops, or the machine is overloaded; try again in a moment, and if that does not help, end that process and start it again: what it has acknowledged is on disk",
-        socket.display()
+        listens.display()
     );
     Failure { words, exit: Exit::Unavailable }
-}
-
-/// The service, or what was opened because it does not run.
-pub(super) enum Found<T> {
-    /// It runs.
-    Live(Live),
-    /// It does not.
-    Offline(T),
 }
 
 /// The running service.
@@ -111,7 +107,7 @@ pub(super) struct Live(reqwest::Client);
 impl Live {
     /// The service that answers at the socket in `dir`, if one does.
     pub(super) async fn knock(dir: &Path) -> Result<Option<Self>, Failure> {
-        let path = Access::socket(dir);
+        let path = socket(dir);
         if path.as_os_str().len() > SOCKET_PATH_BYTES {
             return Err(Failure::new(format!(
                 "{} is too long for a socket ({SOCKET_PATH_BYTES} bytes); use a shorter outbox.dir",

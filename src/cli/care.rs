@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use super::access::{Access, Found, Live};
+use super::access::{Access, Live};
 use super::args::CareVerb;
 use super::exit::{Exit, Failure, say};
-use super::outbox::{look, print, tell_offline};
+use super::outbox::{print, tell_offline};
 use super::render::count;
 use super::selector::SelectorArgs;
 use crate::clock::Clock;
 use crate::outbox::salvage::{Salvaged, salvage};
 use crate::outbox::space::people;
-use crate::outbox::verify::{Verified, verify};
+use crate::outbox::verify::Verified;
 use crate::outbox::views::Exported;
-use crate::outbox::{OutboxError, Store, lookup};
+use crate::outbox::{Look, lookup};
 
 /// How often words that move do so.
 const TICK: Duration = Duration::from_millis(200);
@@ -34,29 +34,23 @@ pub(super) async fn run(dir: &Path, verb: CareVerb, json: bool) -> Result<Exit, 
 
 /// Reads everything and checks it. Damage is exit 65.
 async fn run_verify(dir: &Path, json: bool) -> Result<Exit, Failure> {
-    let open = || Store::open_to_verify(dir, "outbox verify", Duration::ZERO);
+    let open = || Look::open_as_it_is(dir, "outbox verify", Duration::ZERO);
     let told: Verified = match Access::patiently(dir, open).await? {
-        Found::Live(live) => {
+        Access::Live(live) => {
             if !json {
                 eprintln!("live: the service runs and goes on writing; its own store is read");
             }
             live.get_slowly("/api/v1/verify").await?
         }
-        Found::Offline((store, finding)) => {
+        Access::Offline(look) => {
             tell_offline(dir, json);
             let bar = progress();
-            let told = verify(store.kv.as_ref(), &mut |read, of| {
+            let told = look.verify(&mut |read, of| {
                 bar.set_length(of.max(read));
                 bar.set_position(read);
             });
             bar.finish_and_clear();
-            let mut told = told.map_err(|error| OutboxError::of_store(dir, &error))?;
-            if let Some(finding) = finding {
-                told.sound = false;
-                told.found += 1;
-                told.findings.insert(0, finding);
-            }
-            told
+            told?
         }
     };
     print(json, &told, |told| verified(told, dir))?;
@@ -133,28 +127,25 @@ fn salvaged(told: &Salvaged) -> String {
         );
     }
     for missing in &told.missing {
-        let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "?".to_owned());
-        words += &format!(
-            "MISSING  events {}..{}, received between {} and {}\n",
-            missing.from,
-            missing.to,
-            time(&missing.after),
-            time(&missing.before)
-        );
+        words += &format!("MISSING  {}\n", missing.words());
     }
     for hole in &told.holes {
         words += &format!("MISSING  {hole}\n");
     }
-    if told.commits_missing == 0 && told.missing.is_empty() && told.holes_found == 0 {
-        words += "nothing was missing\n";
+    if told.holes_found > told.holes.len() as u64 {
+        words += &format!("         and {} more\n", told.holes_found - told.holes.len() as u64);
     }
+    words += match told.loses_something() {
+        true => "each loss is kept as a gap of the new outbox: event-router outbox gaps\n",
+        false => "nothing was missing\n",
+    };
     words
         + "the old outbox is as it was. To go on with the new one, make it outbox.dir, or put it in the old one's place.\n"
 }
 
 /// Events as lines of JSON.
 async fn run_export(dir: &Path, selector: SelectorArgs) -> Result<Exit, Failure> {
-    let access = Access::find(dir).await?;
+    let access = Access::to_look(dir).await?;
     if matches!(access, Access::Offline(_)) {
         tell_offline(dir, false);
     }
@@ -162,7 +153,7 @@ async fn run_export(dir: &Path, selector: SelectorArgs) -> Result<Exit, Failure>
     loop {
         let page: Exported = match &access {
             Access::Live(live) => live.get("/api/v1/export", &selector).await?,
-            Access::Offline(store) => look(store, |kv| lookup::export(kv, &selector))?,
+            Access::Offline(look) => look.at(|kv| lookup::export(kv, &selector))?,
         };
         let mut lines = String::new();
         for line in &page.lines {

@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 pub(super) async fn run(dir: &Path, configured: Vec<String>, verb: ChangeVerb, json: bool) -> Result<Exit, Failure> {
     let now = Clock::system().now();
     let asked = check(verb, now)?;
-    let access = Access::find(dir).await?;
+    let access = Access::to_change(dir).await?;
     if matches!(access, Access::Offline(_)) {
         tell_offline(dir, json);
     }

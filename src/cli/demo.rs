@@ -20,7 +20,6 @@ use super::access::{Access, Live};
 use super::demo_picture::Picture;
 use super::exit::{Exit, Failure, say};
 use super::stats;
-use crate::outbox::OutboxError;
 use crate::outbox::lookup;
 use crate::outbox::views::{ListState, Row, Selector, Stats};
 use crate::sim::books::{Served, Taken, balance};
@@ -268,12 +267,12 @@ impl Stage {
 
     /// What VK gave, against what came of it.
     async fn books(&self) -> Result<bool, Failure> {
-        let Access::Offline(store) = Access::find(&self.data()).await? else {
+        let Access::Offline(look) = Access::to_look(&self.data()).await? else {
             return Err(Failure::new("the service still runs"));
         };
         let list = |state| {
             let selector = Selector { state: Some(state), limit: Some(lookup::MAX_LIMIT), ..Selector::default() };
-            lookup::list(store.kv.as_ref(), &selector).map_err(|error| OutboxError::of_store(&store.dir, &error))
+            look.at(|kv| lookup::list(kv, &selector))
         };
         let dead: BTreeSet<(String, String)> = list(ListState::Dead)?.iter().flat_map(dead_deliveries).collect();
         let quarantined = list(ListState::Quarantined)?.len() as u64;

@@ -77,7 +77,7 @@ impl From<Problems> for Failure {
 impl From<OutboxError> for Failure {
     fn from(error: OutboxError) -> Self {
         let exit = match &error {
-            OutboxError::Damaged { .. } => Exit::Damaged,
+            OutboxError::Damaged { .. } | OutboxError::Unreadable { .. } => Exit::Damaged,
             OutboxError::Locked { .. } | OutboxError::Disk { full: true, .. } => Exit::Unavailable,
             OutboxError::Disk { .. }
             | OutboxError::Forbidden { .. }
@@ -85,6 +85,7 @@ impl From<OutboxError> for Failure {
             | OutboxError::Newer { .. }
             | OutboxError::Absent { .. }
             | OutboxError::NotEmpty { .. }
+            | OutboxError::Inside { .. }
             | OutboxError::Poisoned(_)
             | OutboxError::Closed => Exit::Failed,
         };

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::access::{Access, Live};
+use super::access::{Live, socket};
 use super::exit::{Exit, Failure, say};
 
 pub(super) async fn run(dir: &Path, ready: bool) -> Result<Exit, Failure> {
     // For a container's check there is one code that is not 0.
     let knocked = Live::knock(dir).await.map_err(|failure| Failure::new(failure.words))?;
     let Some(live) = knocked else {
-        return Err(Failure::new(format!("no service answers at {}", Access::socket(dir).display())));
+        return Err(Failure::new(format!("no service answers at {}", socket(dir).display())));
     };
     let (status, words) = live.get_text(if ready { "/readyz" } else { "/healthz" }).await?;
     say(&format!("{}\n", words.trim()))?;

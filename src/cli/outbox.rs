@@ -17,15 +17,14 @@ use crate::domain::time::Moment;
 use crate::outbox::audit::{self, AuditView};
 use crate::outbox::gaps::{self, BackfillView, GapView};
 use crate::outbox::groups::{self, GroupView};
-use crate::outbox::kv::{Kv, KvError};
 use crate::outbox::replay::{self, ReplayView};
 use crate::outbox::views::{At, DeliveryState, DeliveryView, ListState, Row, Selector, Shown, Stats};
-use crate::outbox::{OutboxError, Store, inspect, lookup};
+use crate::outbox::{inspect, lookup};
 
 /// `configured` are the destinations of the configuration, if they are known.
 pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: bool) -> Result<Exit, Failure> {
     let now = Clock::system().now();
-    let access = Access::find(dir).await?;
+    let access = Access::to_look(dir).await?;
     if matches!(access, Access::Offline(_)) {
         tell_offline(dir, json);
     }
@@ -33,8 +32,8 @@ pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: boo
         Verb::Stats => {
             let stats: Stats = match &access {
                 Access::Live(live) => live.get("/api/v1/stats", &()).await?,
-                Access::Offline(store) => {
-                    look(store, |kv| inspect::stats(kv, &dir.display().to_string(), configured, now))?
+                Access::Offline(look) => {
+                    look.at(|kv| inspect::stats(kv, &dir.display().to_string(), configured, now))?
                 }
             };
             print(json, &stats, stats::render)
@@ -46,7 +45,7 @@ pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: boo
             let selector = Selector { limit: Some(limit), ..selector.selector(now).map_err(Failure::usage)? };
             let found: Vec<GroupView> = match &access {
                 Access::Live(live) => live.get("/api/v1/groups", &selector).await?,
-                Access::Offline(store) => look(store, |kv| groups::groups(kv, &selector))?,
+                Access::Offline(look) => look.at(|kv| groups::groups(kv, &selector))?,
             };
             print(json, &found, |found| render_groups(found, &selector, now))
         }
@@ -54,7 +53,7 @@ pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: boo
             let selector = Selector { limit: Some(limit), ..selector.selector(now).map_err(Failure::usage)? };
             let rows: Vec<Row> = match &access {
                 Access::Live(live) => live.get("/api/v1/events", &selector).await?,
-                Access::Offline(store) => look(store, |kv| lookup::list(kv, &selector))?,
+                Access::Offline(look) => look.at(|kv| lookup::list(kv, &selector))?,
             };
             print(json, &rows, |rows| list(rows, now, limit))
         }
@@ -64,7 +63,7 @@ pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: boo
             let wait = waiting("looking for this event, the newest first");
             let shown: Option<Shown> = match &access {
                 Access::Live(live) => Some(live.get(&format!("/api/v1/events/{id}"), &()).await?),
-                Access::Offline(store) => look(store, |kv| {
+                Access::Offline(look) => look.at(|kv| {
                     let mut shown = lookup::show(kv, id)?;
                     if let Some(shown) = &mut shown {
                         lookup::explain(shown, &inspect::stats(kv, &dir.display().to_string(), configured, now)?);
@@ -79,21 +78,21 @@ pub(super) async fn run(dir: &Path, configured: &[String], verb: Verb, json: boo
         Verb::Gaps => {
             let gaps: Vec<GapView> = match &access {
                 Access::Live(live) => live.get("/api/v1/gaps", &()).await?,
-                Access::Offline(store) => look(store, gaps::all)?,
+                Access::Offline(look) => look.at(gaps::all)?,
             };
             print(json, &gaps, |gaps| render_gaps(gaps, now))
         }
         Verb::Replays => {
             let replays: Vec<ReplayView> = match &access {
                 Access::Live(live) => live.get("/api/v1/replays", &()).await?,
-                Access::Offline(store) => look(store, |kv| replay::all(kv, configured, now))?,
+                Access::Offline(look) => look.at(|kv| replay::all(kv, configured, now))?,
             };
             print(json, &replays, |replays| render_replays(replays, now))
         }
         Verb::Audit => {
             let changes: Vec<AuditView> = match &access {
                 Access::Live(live) => live.get("/api/v1/audit", &()).await?,
-                Access::Offline(store) => look(store, audit::all)?,
+                Access::Offline(look) => look.at(audit::all)?,
             };
             print(json, &changes, |changes| render_audit(changes, now))
         }
@@ -115,10 +114,6 @@ pub(super) fn plain(id: &str) -> Result<&str, Failure> {
     } else {
         Err(Failure::usage(format!("{id:?} is no position, event id or number in quarantine like q7")))
     }
-}
-
-pub(super) fn look<T>(store: &Store, look: impl FnOnce(&dyn Kv) -> Result<T, KvError>) -> Result<T, Failure> {
-    look(store.kv.as_ref()).map_err(|error| OutboxError::of_store(&store.dir, &error).into())
 }
 
 pub(super) fn print<T: Serialize>(json: bool, value: &T, render: impl FnOnce(&T) -> String) -> Result<Exit, Failure> {

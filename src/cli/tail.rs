@@ -10,13 +10,13 @@ use clap::Args;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::access::{Access, Found, Live};
+use super::access::{Access, Live};
 use super::exit::{Exit, Failure, said};
 use super::render::count;
 use super::tail_line::Columns;
 use crate::admin::{TailAsked, TailLine};
 use crate::app::supervise;
-use crate::outbox::open::Lock;
+use crate::outbox::Lock;
 
 /// How long the service may be silent: it sends a blank line every 15 s.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -91,8 +91,8 @@ async fn service(dir: &Path) -> Result<Live, Failure> {
         false => Ok(()),
     };
     match Access::patiently(dir, open).await? {
-        Found::Live(live) => Ok(live),
-        Found::Offline(()) => {
+        Access::Live(live) => Ok(live),
+        Access::Offline(()) => {
             let words = format!(
                 "no service runs on {}: `tail` shows deliveries as they happen; start it with `event-router run`, or look at what is kept with `event-router outbox list`",
                 dir.display()

@@ -80,6 +80,22 @@ pub enum OutboxError {
         /// The directory.
         dir: PathBuf,
     },
+    /// A new outbox was to be made inside of an old one.
+    #[error("{dir} is inside of {outbox}, the outbox that is to be salvaged; name a directory outside of it")]
+    Inside {
+        /// The directory.
+        dir: PathBuf,
+        /// The old one.
+        outbox: PathBuf,
+    },
+    /// Nothing of it can be read.
+    #[error(
+        "nothing of the outbox in {dir} can be read, and nothing of it was changed: put back a copy of the directory if there is one, or begin a new outbox in another outbox.dir: VK is then asked from its present ts"
+    )]
+    Unreadable {
+        /// The outbox's directory.
+        dir: PathBuf,
+    },
     /// There is no outbox there.
     #[error("no outbox in {dir}; check outbox.dir (EVENT_ROUTER__OUTBOX__DIR) or start the service once")]
     Absent {

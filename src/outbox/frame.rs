@@ -116,6 +116,20 @@ pub fn whole(kv: &dyn Kv, key: &[u8], value: &[u8]) -> Result<Vec<u8>, KvError> 
     Ok(bytes)
 }
 
+/// The bytes of a record that begin in a value, and whether they are all of it: then they fit their check sum.
+pub(super) fn first_part(value: &[u8]) -> Option<(&[u8], bool)> {
+    let frame = frame(value).filter(|frame| frame.version == VERSION)?;
+    let bytes = value.get(FRAME_BYTES..)?;
+    let whole = bytes.len() == frame.length && crc32fast::hash(bytes) == frame.crc;
+    let begins = frame.parts > 0 && bytes.len() == PART_BYTES && frame.length > PART_BYTES;
+    (whole || begins).then_some((bytes, whole))
+}
+
+/// What stands at the beginning of some bytes, and what is behind it.
+pub(super) fn beginning<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<(T, &'a [u8])> {
+    postcard::take_from_bytes(bytes).ok()
+}
+
 /// Says that a record is damaged, with its key in readable form.
 #[must_use]
 pub fn damaged(key: &[u8], finding: &str) -> KvError {

@@ -3,15 +3,13 @@
 //! memory. Deliberately absent: copying (`copying`), deciding when (`upkeep`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tempfile::NamedTempFile;
-
+use super::current;
 use super::kv::{Kv, KvError};
-use super::open::FORMAT;
 use super::reserve;
 use super::sled_kv::SledKv;
 
@@ -102,8 +100,8 @@ impl Generations for Directories {
 
     fn switch(&mut self) -> Result<bool, KvError> {
         let next = self.current.saturating_add(1);
-        let Ok(file) = written(&self.dir, next) else { return Ok(false) };
-        persist(file, &self.dir)?;
+        let Ok(file) = current::written(&self.dir, next) else { return Ok(false) };
+        current::persist(file, &self.dir)?;
         self.old = Some(self.current);
         self.current = next;
         // The copy is whole and synced: what the failed commit left is behind us.
@@ -188,42 +186,6 @@ pub(super) fn all(dir: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
-}
-
-/// Replaces `CURRENT`: the new one is there whole, or the old one is.
-///
-/// # Errors
-/// When it is not certain which.
-pub(super) fn write_current(dir: &Path, generation: u32) -> io::Result<()> {
-    persist(written(dir, generation)?, dir)
-}
-
-/// What `CURRENT` says. Its last line tells damage from a newer format, so every version must write it.
-pub(super) fn current_text(format: u32, generation: u32) -> String {
-    let said = format!("format {format}\ngeneration {generation}\n");
-    format!("{said}sum {}\n", crc32fast::hash(said.as_bytes()))
-}
-
-/// Whether the last line fits what stands before it.
-pub(super) fn current_is_sound(text: &str) -> bool {
-    let sum = text.rfind("sum ").map(|at| text.split_at(at));
-    sum.is_some_and(|(said, sum)| sum == format!("sum {}\n", crc32fast::hash(said.as_bytes())))
-}
-
-fn written(dir: &Path, generation: u32) -> io::Result<NamedTempFile> {
-    let mut file = tempfile::Builder::new().prefix(".CURRENT").tempfile_in(dir)?;
-    file.write_all(current_text(FORMAT, generation).as_bytes())?;
-    file.as_file().sync_all()?;
-    Ok(file)
-}
-
-fn persist(file: NamedTempFile, dir: &Path) -> io::Result<()> {
-    file.persist(dir.join("CURRENT")).map_err(|error| error.error)?;
-    File::open(dir)?.sync_all()?;
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(())
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -168,7 +168,19 @@ pub fn last_number(key: &[u8], len: usize) -> Option<u64> {
 /// The key of the record that a key is a part of; nothing for a record's own key.
 #[must_use]
 pub fn record_of_part(key: &[u8]) -> Option<&[u8]> {
-    let length = match key.first_chunk::<2>()? {
+    let length = record_len(key)?;
+    if key.len() == length + 2 { key.get(..length) } else { None }
+}
+
+/// Whether a key is that of a record, or of a part of one.
+#[must_use]
+pub fn is_ours(key: &[u8]) -> bool {
+    record_len(key).is_some_and(|length| key.len() == length || key.len() == length + 2)
+}
+
+/// How long the key of a record is that begins as this one does.
+fn record_len(key: &[u8]) -> Option<usize> {
+    Some(match key.first_chunk::<2>()? {
         b"e/" => CHUNK_LEN,
         b"p/" => ASIDE_LEN,
         b"x/" | b"r/" | b"y/" => ROW_LEN,
@@ -177,8 +189,7 @@ pub fn record_of_part(key: &[u8]) -> Option<&[u8]> {
         b"k/" => CHAT_LEN,
         b"m/" => [HEAD, NAMES, RING, SPACE].into_iter().find(|name| key.starts_with(name))?.len(),
         _ => return None,
-    };
-    if key.len() == length + 2 { key.get(..length) } else { None }
+    })
 }
 
 /// A key as people can read it.

@@ -1,26 +1,27 @@
 //! `outbox salvage`: brings what can be read of a damaged outbox into a fresh one, and says what was missing. The old one is
-//! not touched: sled, which mends by forgetting, is let loose on a copy.
+//! not touched: its log is read without sled, which mends by forgetting.
 //!
 //! What is lost in the middle leaves a hole in the log, which must have none: events before the last hole that still wait are
 //! moved aside, and the log begins behind it. A cursor that cannot be read is put at the front: rather again than never.
 //! Deliberately absent: guessing at bytes that fail their check sum.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::current;
 use super::error::OutboxError;
 use super::frame;
 use super::generations;
 use super::keys;
-use super::kv::KvError;
-use super::open::{Lock, Unfinished, generation_of_current};
+use super::kv::{Kv, KvError};
+use super::lock::Lock;
 use super::records::Space;
 use super::salvaging::Salvage;
 use super::scan::{Found, everything};
-use super::sled_kv::SledKv;
+use super::sled_log::pages::{Pages, View};
+use super::unfinished::Unfinished;
 use crate::domain::time::Moment;
 
 /// How long a service that is just stopping is waited for.
@@ -37,6 +38,16 @@ pub struct Missing {
     pub after: Option<String>,
     /// When the first event behind was received, if one was read.
     pub before: Option<String>,
+}
+
+impl Missing {
+    /// In words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "?".to_owned());
+        let (after, before) = (time(&self.after), time(&self.before));
+        format!("events {}..{}, received between {after} and {before}", self.from, self.to)
+    }
 }
 
 /// What was brought over, and what was not.
@@ -66,101 +77,87 @@ pub struct Salvaged {
     pub holes_found: u64,
 }
 
+impl Salvaged {
+    /// Whether anything is known to be missing.
+    #[must_use]
+    pub fn loses_something(&self) -> bool {
+        self.commits_missing > 0 || !self.missing.is_empty() || self.holes_found > 0
+    }
+}
+
 /// Copies what is readable of the outbox in `from` into a new one in `into`, which must not exist or be empty.
 ///
 /// # Errors
-/// When another process holds the old one, the new one cannot be made, or nothing at all can be read.
+/// When another process holds the old one, the new one cannot be made, or nothing at all can be read; then nothing is left in
+/// `into`.
 pub fn salvage(from: &Path, into: &Path, now: Moment, progress: &mut dyn FnMut(u64)) -> Result<Salvaged, OutboxError> {
-    let told = |dir: &Path| {
-        let dir = dir.to_owned();
-        move |error: KvError| OutboxError::of_store(&dir, &error)
-    };
     if !from.is_dir() {
         return Err(OutboxError::Absent { dir: from.to_owned() });
     }
+    if is_inside(into, from) {
+        return Err(OutboxError::Inside { dir: into.to_owned(), outbox: from.to_owned() });
+    }
     let _lock = Lock::take(from, "outbox salvage", LOCK_PATIENCE)?;
-    let target = Unfinished::begin(into)?;
-    let current = generation_of_current(from)?;
-    let best = best_readable(from, current, into).map_err(told(from))?;
-    let Some(Readable { kv, work, known: (commits, _) }) = best else {
-        return Err(OutboxError::Damaged {
-            dir: from.to_owned(),
-            finding: "nothing in it can be read at all".to_owned(),
-        });
-    };
-    let mut salvaged = Salvaged { into: into.display().to_string(), ..Salvaged::default() };
-    let witnessed = generations::witnessed(from).unwrap_or(0);
-    salvaged.commits_missing = witnessed.saturating_sub(commits);
-    let outcome = Salvage::read(&kv, salvaged).and_then(|salvage| salvage.copy(&kv, target.kv(), now, progress));
-    let (salvaged, commits) = outcome.map_err(told(into))?;
-    drop(kv);
-    fs::remove_dir_all(&work).map_err(|error| OutboxError::of_store(into, &error.into()))?;
-    target.finish(commits)?;
-    Ok(salvaged)
+    let current = current::if_readable(from)?;
+    let (pages, commits) = best_readable(from, current)
+        .map_err(|error| OutboxError::of_store(from, &error))?
+        .ok_or_else(|| OutboxError::Unreadable { dir: from.to_owned() })?;
+    let mut target = Unfinished::begin(into)?;
+    let told = Salvaged { into: into.display().to_string(), ..Salvaged::default() };
+    let outcome = Salvage::read(&pages, told).and_then(|mut salvage| {
+        let (findings, found) = pages.findings();
+        salvage.holes(findings, found);
+        salvage.commits_missing(generations::witnessed(from).unwrap_or(0).saturating_sub(commits));
+        salvage.copy(&pages, &mut target, now, progress)
+    });
+    match outcome {
+        Ok(told) => target.finish().map(|()| told),
+        Err(error) => {
+            target.abandon();
+            Err(OutboxError::of_store(into, &error))
+        }
+    }
 }
 
-struct Readable {
-    kv: SledKv,
-    work: PathBuf,
-    /// How many commits it knows of, and how many records can be read.
-    known: (u64, u64),
+/// Whether a directory, which may not exist yet, is another one or inside of it.
+fn is_inside(dir: &Path, other: &Path) -> bool {
+    let (Ok(dir), Ok(other)) = (std::path::absolute(dir), other.canonicalize()) else { return false };
+    dir.ancestors().any(|place| place.canonicalize().is_ok_and(|place| place == other))
 }
 
-/// Opens copies of every generation, with and without what sled can make anew: its snapshots, its settings. The one that
-/// knows of most commits is the best.
-fn best_readable(from: &Path, current: Option<u32>, into: &Path) -> Result<Option<Readable>, KvError> {
+/// The generation to read, and how many commits it knows of: the one that `CURRENT` names, or else the one that knows of
+/// most. It is read as it would be opened, and when that is not all of it, as far as anything can be read.
+fn best_readable(from: &Path, current: Option<u32>) -> Result<Option<(Pages, u64)>, KvError> {
     let mut generations = generations::all(from)?;
     if let Some(current) = current.map(|number| generations::directory(from, number)).filter(|path| path.is_dir()) {
         generations = vec![current];
     }
-    let mut best: Option<Readable> = None;
-    for (number, generation) in generations.iter().enumerate() {
-        for (way, without) in [&[][..], &["snap."], &["conf"], &["snap.", "conf"]].into_iter().enumerate() {
-            let work = into.join(format!(".work-{number}-{way}"));
-            copy_files(generation, &work, without)?;
-            // What is refused here is told by what is missing in the end.
-            let opened = SledKv::open(&work).ok().and_then(|kv| Some((known(&kv)?, kv)));
-            match opened {
-                Some((known, kv)) if best.as_ref().is_none_or(|best| best.known < known) => {
-                    if let Some(worse) = best.replace(Readable { kv, work, known }) {
-                        drop(worse.kv);
-                        fs::remove_dir_all(&worse.work)?;
-                    }
-                }
-                other => {
-                    drop(other);
-                    fs::remove_dir_all(&work)?;
-                }
-            }
+    let mut best: Option<(Pages, (u64, u64))> = None;
+    for generation in generations.iter().filter(|path| path.join("db").is_file()) {
+        let mut pages = Pages::open(generation, View::AsOpened)?;
+        let all_there = generations::witnessed(from).is_some_and(|durable| durable <= commits_of(&pages));
+        if !all_there || pages.findings().1 > 0 {
+            pages = Pages::open(generation, View::Everything)?;
+        }
+        let known = (commits_of(&pages), records_in(&pages)?);
+        if known.1 > 0 && best.as_ref().is_none_or(|(_, best)| *best < known) {
+            best = Some((pages, known));
         }
     }
-    Ok(best)
+    Ok(best.map(|(pages, (commits, _))| (pages, commits)))
 }
 
-/// How many commits a store knows of, and how many records can be read; nothing when it holds nothing.
-fn known(kv: &SledKv) -> Option<(u64, u64)> {
-    let mut records = 0u64;
-    let mut commits = 0;
-    let outcome = everything(kv, &[], &[u8::MAX], &mut |found| {
-        if let Found::Record { key, bytes, .. } = found {
-            records += 1;
-            if key == keys::SPACE {
-                commits = frame::parse::<Space>(key, &bytes)?.commits;
-            }
-        }
+/// How many commits a store knows of, as far as it can be read.
+fn commits_of(pages: &Pages) -> u64 {
+    let space = frame::load::<Space>(pages, keys::SPACE).ok().flatten();
+    space.map_or(0, |space| space.commits)
+}
+
+fn records_in(kv: &dyn Kv) -> Result<u64, KvError> {
+    let mut records = 0;
+    everything(kv, &[], &[u8::MAX], &mut |found| {
+        records += u64::from(matches!(found, Found::Record { .. }));
         Ok(())
-    });
-    (outcome.is_ok() && records > 0).then_some((commits, records))
-}
-
-fn copy_files(from: &Path, to: &Path, without: &[&str]) -> Result<(), KvError> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.file_type()?.is_file() && !without.iter().any(|part| name.contains(part)) {
-            fs::copy(entry.path(), to.join(entry.file_name()))?;
-        }
-    }
-    Ok(())
+    })?;
+    Ok(records)
 }

@@ -6,40 +6,50 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::cursor::Cursor;
 use super::frame;
 use super::keys::{self, DestinationId};
-use super::kv::{Batch, Kv, KvError};
+use super::kv::{Kv, KvError};
 use super::log::{self, Chunk, Logged};
-use super::records::{
-    AsideRecord, Checkpoint, DeadRecord, DestinationRecord, GapRecord, Head, Names, QuarantineRecord, Space, lane_of,
-};
+use super::records::{AsideRecord, Checkpoint, DeadRecord, DestinationRecord, Head, Names, QuarantineRecord, lane_of};
 use super::salvage::{Missing, Salvaged};
 use super::scan::{Found, everything};
-use crate::domain::ids::{Seq, Ts, TsJump};
+use super::unfinished::Unfinished;
+use crate::domain::ids::Seq;
 use crate::domain::time::Moment;
 
-/// How many bytes go into one commit.
-const COMMIT_BYTES: usize = 1 << 20;
 /// How many holes are told; more are only counted.
 const HOLES_TOLD: usize = 100;
 
 /// What the first reading found: the small records, and where the log can be read.
 pub(super) struct Salvage {
-    told: Salvaged,
-    head: Option<Head>,
-    names: Names,
-    destinations: BTreeMap<DestinationId, DestinationRecord>,
+    pub(super) told: Salvaged,
+    pub(super) head: Option<Head>,
+    pub(super) names: Names,
+    pub(super) destinations: BTreeMap<DestinationId, DestinationRecord>,
     /// Where the log that is kept begins and ends.
-    tail: Seq,
-    next: Seq,
+    pub(super) tail: Seq,
+    pub(super) next: Seq,
     /// The readable events of the log, in pieces without holes, as first and end.
     pieces: Vec<(Seq, Seq)>,
     /// The highest numbers that are in use: none of them is given again.
-    last_seq: Seq,
-    last_quarantined: u64,
+    pub(super) last_seq: Seq,
+    pub(super) last_quarantined: u64,
     /// The gap records that were brought over, and the highest number that anything speaks of.
-    gaps: BTreeSet<u64>,
-    last_gap: u64,
-    last_replay: u64,
-    last_audit: u64,
+    pub(super) gaps: BTreeSet<u64>,
+    pub(super) last_gap: u64,
+    pub(super) last_replay: u64,
+    pub(super) last_audit: u64,
+}
+
+/// What was brought over for a destination.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Count {
+    /// Events that wait in the log.
+    pub(super) log: u64,
+    /// Events that had been moved aside.
+    pub(super) aside: u64,
+    /// Events of the log that are moved aside now.
+    pub(super) moved: u64,
+    /// Dead letters.
+    pub(super) dead: u64,
 }
 
 impl Salvage {
@@ -78,11 +88,22 @@ impl Salvage {
         Ok(salvage)
     }
 
-    fn hole(&mut self, words: String) {
+    pub(super) fn hole(&mut self, words: String) {
         self.told.holes_found += 1;
         if self.told.holes.len() < HOLES_TOLD {
             self.told.holes.push(words);
         }
+    }
+
+    /// What could not be read below the records: the first words of it, and how much it is.
+    pub(super) fn holes(&mut self, words: &[String], found: u64) {
+        words.iter().for_each(|words| self.hole(words.clone()));
+        self.told.holes_found += found.saturating_sub(words.len() as u64);
+    }
+
+    /// How many commits are known to have been durable and cannot be read.
+    pub(super) fn commits_missing(&mut self, count: u64) {
+        self.told.commits_missing = count;
     }
 
     fn first_look(
@@ -170,32 +191,26 @@ impl Salvage {
     pub(super) fn copy(
         mut self,
         kv: &dyn Kv,
-        to: &dyn Kv,
+        target: &mut Unfinished,
         now: Moment,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<(Salvaged, u64), KvError> {
+    ) -> Result<Salvaged, KvError> {
         let cursors = self.cursors();
-        let mut pages = Pages { to, batch: Batch::default(), bytes: 0, space: Space::default() };
-        let mut counted: BTreeMap<DestinationId, (u64, u64, u64)> = BTreeMap::new();
-        let mut holes = Vec::new();
+        let mut counted = BTreeMap::new();
         everything(kv, &[], &[u8::MAX], &mut |found| {
             let Found::Record { key, bytes, weight } = found else { return Ok(()) };
             progress(weight);
-            match self.copy_record(kv, key, &bytes, &cursors, &mut counted, &mut pages) {
-                Err(KvError::Damaged(words)) => holes.push(words),
+            match self.copy_record(kv, key, &bytes, &cursors, &mut counted, target) {
+                // The first look has told it.
+                Err(KvError::Damaged(_)) if is_looked_into(key) => {}
+                Err(KvError::Damaged(words)) => self.hole(words),
                 other => other?,
             }
-            pages.turn(false)
+            target.turn(false)
         })?;
-        // They were told by the first look; what only the second cannot read is told now.
-        for words in holes {
-            if !self.told.holes.contains(&words) {
-                self.hole(words);
-            }
-        }
-        self.write_books(&cursors, &counted, now, &mut pages.batch);
-        pages.turn(true)?;
-        Ok((self.told, pages.space.commits))
+        self.write_books(&cursors, &counted, now, target);
+        target.turn(true)?;
+        Ok(self.told)
     }
 
     /// The cursors as they will be: within the log that is kept. One that cannot be read settles nothing.
@@ -215,8 +230,8 @@ impl Salvage {
         key: &[u8],
         bytes: &[u8],
         cursors: &BTreeMap<DestinationId, Cursor>,
-        counted: &mut BTreeMap<DestinationId, (u64, u64, u64)>,
-        pages: &mut Pages<'_>,
+        counted: &mut BTreeMap<DestinationId, Count>,
+        target: &mut Unfinished,
     ) -> Result<(), KvError> {
         let start = Cursor::at(Seq(1));
         match key.first_chunk::<2>() {
@@ -236,17 +251,17 @@ impl Salvage {
                         }
                         let count = counted.entry(*id).or_default();
                         if kept {
-                            count.0 += 1;
+                            count.log += 1;
                         } else {
-                            count.1 += 1;
+                            count.moved += 1;
                             let event = log::record_of(&logged.queued, vec![*id]);
                             let key = keys::aside(*id, lane_of(&event), logged.queued.seq);
-                            pages.add(key, &frame::encode(&AsideRecord { seq: logged.queued.seq, event }));
+                            target.add(key, &frame::encode(&AsideRecord { seq: logged.queued.seq, event }));
                         }
                     }
                 }
                 if kept {
-                    pages.add(key.to_vec(), bytes);
+                    target.add(key.to_vec(), bytes);
                 }
             }
             Some(b"p/") => {
@@ -254,53 +269,53 @@ impl Salvage {
                 if self.comes_again(keys::destination_of(key).unwrap_or_default(), record.seq) {
                     return Ok(());
                 }
-                counted.entry(keys::destination_of(key).unwrap_or_default()).or_default().1 += 1;
-                pages.add(key.to_vec(), bytes);
+                counted.entry(keys::destination_of(key).unwrap_or_default()).or_default().aside += 1;
+                target.add(key.to_vec(), bytes);
             }
             Some(b"x/") => {
                 let record: DeadRecord<'_> = frame::parse(key, bytes)?;
                 if self.comes_again(keys::destination_of(key).unwrap_or_default(), record.seq) {
                     return Ok(());
                 }
-                counted.entry(keys::destination_of(key).unwrap_or_default()).or_default().2 += 1;
+                counted.entry(keys::destination_of(key).unwrap_or_default()).or_default().dead += 1;
                 self.told.dead += 1;
-                pages.add(key.to_vec(), bytes);
+                target.add(key.to_vec(), bytes);
             }
             Some(b"q/") => {
                 frame::parse::<QuarantineRecord>(key, bytes)?;
                 self.told.quarantined += 1;
                 self.last_quarantined = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
-                pages.add(key.to_vec(), bytes);
+                target.add(key.to_vec(), bytes);
             }
             Some(b"c/") => {
                 let checkpoint: Checkpoint = frame::parse(key, bytes)?;
                 let group = keys::community(key).unwrap_or_default();
                 self.last_gap = self.last_gap.max(checkpoint.gap);
                 self.told.checkpoints.push((group, checkpoint.ts.as_str().to_owned()));
-                pages.put(key.to_vec(), bytes);
+                target.put(key.to_vec(), bytes);
             }
             Some(b"g/") => {
                 let number = keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default();
                 self.told.gaps += 1;
                 self.gaps.insert(number);
                 self.last_gap = self.last_gap.max(number);
-                pages.put(key.to_vec(), bytes);
+                target.put(key.to_vec(), bytes);
             }
             Some(prefix @ (b"a/" | b"j/")) => {
                 let last = if prefix == b"j/" { &mut self.last_replay } else { &mut self.last_audit };
                 *last = (*last).max(keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default());
-                pages.put(key.to_vec(), bytes);
+                target.put(key.to_vec(), bytes);
             }
             // Its log is sent again: nothing of it is marked.
             Some(b"y/") if self.is_lost(keys::destination_of(key).unwrap_or_default()) => {}
-            Some(b"r/" | b"k/" | b"y/") => pages.put(key.to_vec(), bytes),
+            Some(b"r/" | b"k/" | b"y/") => target.put(key.to_vec(), bytes),
             _ => {}
         }
         Ok(())
     }
 
     /// Whether a destination's cursor cannot be read: all of the log is sent to it again.
-    fn is_lost(&self, id: DestinationId) -> bool {
+    pub(super) fn is_lost(&self, id: DestinationId) -> bool {
         self.destinations.get(&id).is_none_or(|record| Cursor::from_record(&record.cursor).is_none())
     }
 
@@ -309,71 +324,17 @@ impl Salvage {
         let in_log = seq >= self.tail && self.pieces.iter().any(|(first, end)| seq >= *first && seq < *end);
         in_log && self.is_lost(id)
     }
-
-    /// Head, names and destinations, their counts as they are now.
-    fn write_books(
-        &mut self,
-        cursors: &BTreeMap<DestinationId, Cursor>,
-        counted: &BTreeMap<DestinationId, (u64, u64, u64)>,
-        now: Moment,
-        batch: &mut Batch,
-    ) {
-        let mut head = self.head.clone().unwrap_or_else(Head::fresh);
-        let mut names = std::mem::take(&mut self.names);
-        (head.tail, head.next) = (self.tail, self.next);
-        head.quarantined = self.told.quarantined;
-        head.routed.clear();
-        for id in cursors.keys().chain(counted.keys()).copied().collect::<BTreeSet<_>>() {
-            if !names.names.iter().any(|(known, _)| *known == id) {
-                names.names.push((id, format!("salvaged-{id}-{}", now.unix_seconds())));
-            }
-            names.next = names.next.max(id.saturating_add(1));
-            let (log, aside, dead) = counted.get(&id).copied().unwrap_or_default();
-            let mut record = self.destinations.get(&id).cloned().unwrap_or_default();
-            let cursor = cursors.get(&id).cloned().unwrap_or_else(|| Cursor::at(Seq(1)));
-            record.cursor = within(&cursor, self.tail, self.next).record();
-            (record.dead, record.aside) = (dead, aside);
-            let routed = record.delivered + dead + record.expired + record.discarded + log + aside;
-            head.routed.push((id, routed));
-            self.told.aside += aside;
-            frame::put(batch, keys::destination(id), &record);
-        }
-        head.next_gap = head.next_gap.max(self.last_gap + 1);
-        // Chats refer to gaps by their numbers: none of them is given again.
-        for number in (1..head.next_gap).filter(|number| !self.gaps.contains(number)) {
-            frame::put(batch, keys::gap(number), &lost_gap(now));
-        }
-        head.next_quarantined = head.next_quarantined.max(self.last_quarantined + 1);
-        head.next_replay = head.next_replay.max(self.last_replay + 1);
-        head.next_audit = head.next_audit.max(self.last_audit + 1);
-        frame::put(batch, keys::HEAD.to_vec(), &head);
-        frame::put(batch, keys::NAMES.to_vec(), &names);
-    }
-}
-
-/// Stands for a gap record that cannot be read.
-fn lost_gap(at: Moment) -> GapRecord {
-    let nowhere = || Ts::parse("?").expect("invariant: one printable character is a ts");
-    let cause = "the record of this gap was lost to damage of the outbox".to_owned();
-    let (group, jump) = (0, TsJump::Unknown);
-    GapRecord { group, from: nowhere(), to: nowhere(), jump, at, heard: None, cause, backfill: None }
-}
-
-/// A cursor cut to the log that is kept.
-fn within(cursor: &Cursor, tail: Seq, next: Seq) -> Cursor {
-    let mut cut = Cursor::at(tail.max(cursor.floor()).min(next));
-    let start = cut.horizon();
-    for seq in cursor.unsettled_ones().filter(|seq| *seq >= start && *seq < next) {
-        cut.met(seq);
-    }
-    cut.looked(cursor.horizon().min(next));
-    cut
 }
 
 /// Whether an event that a destination takes was moved aside, or is dead.
 fn has_row(kv: &dyn Kv, id: DestinationId, logged: &Logged) -> Result<bool, KvError> {
     let (lane, seq) = (logged.queued.event.lane(), logged.queued.seq);
     Ok(kv.get(&keys::aside(id, lane, seq))?.is_some() || kv.get(&keys::dead(id, seq))?.is_some())
+}
+
+/// Whether the first look goes into a record.
+fn is_looked_into(key: &[u8]) -> bool {
+    matches!(key.first_chunk::<2>(), Some(b"m/" | b"d/" | b"e/" | b"x/"))
 }
 
 fn chunk_of(kv: &dyn Kv, key: &[u8]) -> Result<Chunk, KvError> {
@@ -383,36 +344,4 @@ fn chunk_of(kv: &dyn Kv, key: &[u8]) -> Result<Chunk, KvError> {
     let sound =
         |logged: &Logged| serde_json::from_slice::<&serde_json::value::RawValue>(&logged.queued.event.body).is_ok();
     if chunk.events.iter().all(sound) { Ok(chunk) } else { Err(frame::damaged(key, "a body is no JSON")) }
-}
-
-/// Writes into the new store, a bounded batch at a time.
-struct Pages<'a> {
-    to: &'a dyn Kv,
-    batch: Batch,
-    bytes: usize,
-    space: Space,
-}
-
-impl Pages<'_> {
-    fn add(&mut self, key: Vec<u8>, bytes: &[u8]) {
-        self.bytes += bytes.len();
-        frame::add_bytes(&mut self.batch, key, bytes);
-    }
-
-    fn put(&mut self, key: Vec<u8>, bytes: &[u8]) {
-        self.bytes += bytes.len();
-        frame::put_bytes(&mut self.batch, key, bytes);
-    }
-
-    fn turn(&mut self, last: bool) -> Result<(), KvError> {
-        if !last && self.bytes < COMMIT_BYTES {
-            return Ok(());
-        }
-        let mut batch = std::mem::take(&mut self.batch);
-        self.bytes = 0;
-        self.space.commits += 1;
-        self.space.weights.change(batch.weights());
-        frame::put(&mut batch, keys::SPACE.to_vec(), &self.space);
-        self.to.commit(&batch)
-    }
 }

@@ -20,7 +20,7 @@ use super::reserve::free_bytes;
 
 /// Fixed when a store is created. With it a page of values up to `records::PART_BYTES` never leaves the log for sled's
 /// `blobs/`, which is never synced.
-const SEGMENT_BYTES: usize = 2 << 20;
+pub(super) const SEGMENT_BYTES: usize = 2 << 20;
 /// What sled may keep of pages in memory.
 const CACHE_BYTES: u64 = 32 << 20;
 
@@ -42,7 +42,7 @@ const OPEN_WITHIN: Duration = Duration::from_secs(20);
 const OPEN_BYTES_PER_SECOND: u64 = 4 << 20;
 
 /// What the names of sled's snapshots begin with, and those of snapshots that it must not find.
-const SNAPSHOT: &str = "snap.";
+pub(super) const SNAPSHOT: &str = "snap.";
 const UNUSABLE: &str = "unusable-";
 
 thread_local! {
@@ -74,7 +74,8 @@ impl SledKv {
                 if !move_snapshots_aside(dir)? {
                     return Err(KvError::Damaged(finding));
                 }
-                open_in_time(dir)?.map_err(|_| KvError::Damaged(finding))?
+                open_in_time(dir)?
+                    .map_err(|error| KvError::Damaged(format!("{finding}; without its snapshots: {error}")))?
             }
             opened => opened?,
         };
@@ -194,19 +195,27 @@ impl Kv for SledKv {
     }
 
     fn disk(&self) -> Result<Disk, KvError> {
-        let mut bytes = 0;
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
-                Ok(_) => {}
-                // sled replaces its snapshots while we look.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Disk { file: bytes, free: free_bytes(&self.dir)? })
+        disk_of(&self.dir)
     }
+}
+
+/// What a store's directory takes, and what its volume has left.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn disk_of(dir: &Path) -> Result<Disk, KvError> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
+            Ok(_) => {}
+            // sled replaces its snapshots while we look.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Disk { file: bytes, free: free_bytes(dir)? })
 }
 
 /// Whether sled says that somebody has its lock: it has no kind of error for that, only words.

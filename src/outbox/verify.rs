@@ -56,6 +56,13 @@ impl Verified {
             self.findings.push(words);
         }
     }
+
+    /// Adds what was found where this does not look: the first words of it, and how much it is.
+    pub(super) fn more(&mut self, words: &[String], found: u64) {
+        words.iter().for_each(|words| self.finding(words.clone()));
+        self.found += found.saturating_sub(words.len() as u64);
+        self.sound = self.found == 0;
+    }
 }
 
 /// What was counted of one destination.

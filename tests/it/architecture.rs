@@ -41,7 +41,7 @@ const ONLY_IN: [(&str, &[&str], &str); 10] = [
     ("tokio::spawn", &["app/supervise.rs", "sim/vk_server.rs"], "one file starts tasks; the simulators start theirs"),
     (
         "thread::",
-        &["outbox/writer.rs", "outbox/open.rs", "outbox/sled_kv.rs", "outbox/handle.rs", "outbox/mod.rs"],
+        &["outbox/writer.rs", "outbox/lock.rs", "outbox/sled_kv.rs", "outbox/handle.rs", "outbox/mod.rs"],
         "one thread of our own, and the wait for a lock",
     ),
     ("SystemTime::now", &["clock.rs"], "one clock"),

@@ -1,0 +1,422 @@
+//! A store as sled's log has it, read without sled and without writing: what sled would open, or, for a salvage, everything
+//! that can be read at all. A change that cannot be read takes nothing else with it.
+//!
+//! Deliberately absent: writing, and what a kept record means. What cannot be read is told by [`Pages::findings`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::page::{Data, Link, Node, root};
+use super::told::{is_a_count, key_told};
+use super::{Kind, Log, Message, Piece, SEGMENT, batch_end};
+use crate::outbox::keys;
+use crate::outbox::kv::{Batch, Disk, Kv, KvError, Pair};
+use crate::outbox::sled_kv::disk_of;
+
+/// How many findings are kept; more are only counted.
+const FINDINGS: usize = 100;
+/// How many pages are kept as they were read: a record and its parts may lie in two.
+const KEPT_PAGES: usize = 4;
+
+/// How much is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::outbox) enum View {
+    /// What sled would open: nothing behind a tear, no batch that is not whole.
+    AsOpened,
+    /// Whatever can be read: rather again than never.
+    Everything,
+}
+
+/// Where a message's body is, and the position of the log that it is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) position: u64,
+    offset: u64,
+    length: usize,
+}
+
+/// A page: what it was when it was last written whole, and what changed since.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    pub(super) base: Option<Place>,
+    pub(super) links: Vec<Place>,
+}
+
+/// A leaf of the tree, as far as it is not another's: keys from `low` on, below `high` unless that is empty.
+#[derive(Clone, Debug)]
+pub(super) struct Leaf {
+    pub(super) low: Vec<u8>,
+    pub(super) high: Vec<u8>,
+    pub(super) page: u64,
+}
+
+pub(super) type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A store that is read from its log.
+pub(in crate::outbox) struct Pages {
+    log: Log,
+    dir: PathBuf,
+    pub(super) view: View,
+    pub(super) pages: HashMap<u64, Page>,
+    pub(super) root: Option<u64>,
+    pub(super) leaves: Vec<Leaf>,
+    findings: Vec<String>,
+    found: u64,
+    kept: Mutex<Vec<(usize, Arc<Entries>)>>,
+}
+
+impl Pages {
+    /// Reads the log in a store's directory.
+    ///
+    /// # Errors
+    /// [`KvError::Io`] when it cannot be read. Damage is a finding.
+    pub(in crate::outbox) fn open(dir: &Path, view: View) -> Result<Self, KvError> {
+        let mut store = Self {
+            log: Log::open(dir)?,
+            dir: dir.to_owned(),
+            view,
+            pages: HashMap::new(),
+            root: None,
+            leaves: Vec::new(),
+            findings: Vec::new(),
+            found: 0,
+            kept: Mutex::default(),
+        };
+        store.replay()?;
+        store.find_leaves()?;
+        Ok(store)
+    }
+
+    /// What could not be read, in words; the first hundred, and how many there are.
+    #[must_use]
+    pub(in crate::outbox) fn findings(&self) -> (&[String], u64) {
+        (&self.findings, self.found)
+    }
+
+    pub(super) fn finding(&mut self, words: String) {
+        self.found += 1;
+        if self.findings.len() < FINDINGS {
+            self.findings.push(words);
+        }
+    }
+
+    /// Goes through the log in its order.
+    fn replay(&mut self) -> Result<(), KvError> {
+        let end = self.log.end()?;
+        let everything = self.view == View::Everything;
+        let mut batch = InBatch::default();
+        let mut due = None;
+        for segment in self.log.segments(0).collect::<Vec<_>>() {
+            let start = segment.number * SEGMENT;
+            if !everything && (start >= end.at || !segment.headed) {
+                continue;
+            }
+            let contents = self.log.read(segment)?;
+            if !segment.headed && !contents.overwritten {
+                self.finding(format!("the head of the segment at byte {} of the log cannot be read", segment.offset));
+            }
+            // Behind what is stable no segment may be missing.
+            if due.is_some_and(|due| due < segment.number && due >= end.tail) {
+                (batch.torn, batch.torn_to) = (true, start);
+            }
+            due = Some(segment.number + 1);
+            for piece in &contents.pieces {
+                match piece {
+                    Piece::Torn { at, until } => {
+                        let position = start + *at as u64;
+                        if batch.until.is_some_and(|until| until < position) {
+                            self.apply_batch(&mut batch)?;
+                        }
+                        batch.torn = true;
+                        batch.torn_to = start + until.map_or(SEGMENT, |until| until as u64);
+                        let behind = until.is_some() || (!contents.overwritten && position < end.at);
+                        if behind && (everything || position < end.at) {
+                            let at = segment.offset + *at as u64;
+                            self.finding(format!("a change at byte {at} of the log cannot be read"));
+                        }
+                    }
+                    Piece::Message(message) => {
+                        let position = start + message.at as u64;
+                        if !everything && position >= end.at {
+                            break;
+                        }
+                        let offset = segment.offset + message.body.start as u64;
+                        let place = Place { position, offset, length: message.body.len() };
+                        self.read(message, contents.body(message), place, &mut batch)?;
+                    }
+                }
+            }
+        }
+        self.apply_batch(&mut batch)
+    }
+
+    fn read(&mut self, message: &Message, body: &[u8], place: Place, batch: &mut InBatch) -> Result<(), KvError> {
+        if batch.until.is_some_and(|until| place.position > until) || message.kind == Kind::Manifest {
+            self.apply_batch(batch)?;
+        }
+        match message.kind {
+            Kind::Manifest => *batch = InBatch { until: Some(batch_end(body)), ..InBatch::default() },
+            Kind::Node | Kind::Link | Kind::Free => batch.changes.push((message.kind, message.page, place)),
+            Kind::Meta => self.root = root(body).or(self.root),
+            Kind::Blob => self.finding("something was kept outside of the log".to_owned()),
+            Kind::Canceled | Kind::Cap | Kind::Counter => {}
+        }
+        // What belongs to no batch waits for nothing.
+        if batch.until.is_none() {
+            self.apply_batch(batch)?;
+        }
+        Ok(())
+    }
+
+    fn apply_batch(&mut self, batch: &mut InBatch) -> Result<(), KvError> {
+        let torn = batch.torn && self.view == View::Everything;
+        for (kind, page, place) in std::mem::take(&mut batch.changes) {
+            if torn && kind != Kind::Free && speaks_of_all(kind, &self.body(place)?) {
+                continue;
+            }
+            match kind {
+                Kind::Free => drop(self.pages.remove(&page)),
+                Kind::Node => drop(self.pages.insert(page, Page { base: Some(place), links: Vec::new() })),
+                _ => match self.pages.get_mut(&page) {
+                    Some(page) => page.links.push(place),
+                    None if self.view == View::Everything => {
+                        self.pages.insert(page, Page { base: None, links: vec![place] });
+                    }
+                    None => {}
+                },
+            }
+        }
+        if let Some(until) = batch.until.take() {
+            // What a tear reaches behind the batch lasts until the next one begins: its manifest may be in it.
+            batch.torn = batch.torn_to > until;
+        }
+        Ok(())
+    }
+
+    pub(super) fn body(&self, place: Place) -> io::Result<Vec<u8>> {
+        self.log.body(place.offset, place.length)
+    }
+
+    /// What a leaf holds.
+    pub(super) fn entries(&self, leaf: &Leaf) -> Result<Entries, KvError> {
+        let unreadable = || KvError::Damaged(format!("page {} of the store cannot be read", leaf.page));
+        let page = self.pages.get(&leaf.page).ok_or_else(unreadable)?;
+        let bytes = page.base.map(|base| self.body(base)).transpose()?;
+        let node = match &bytes {
+            Some(bytes) => Some(Node::read(bytes).ok_or_else(unreadable)?),
+            None => None,
+        };
+        let changes: Vec<_> = page.links.iter().map(|place| self.body(*place)).collect::<io::Result<_>>()?;
+        let mut prefix = match &node {
+            Some(node) => node.prefix.to_vec(),
+            None => prefix_of(&changes, leaf),
+        };
+        let mut entries = Entries::new();
+        if let Some(Data::Leaf(pairs)) = node.map(|node| node.data) {
+            entries.extend(pairs.into_iter().map(|(key, value)| ([&prefix, key].concat(), value.to_vec())));
+        }
+        for change in &changes {
+            match Link::read(change) {
+                Some(Link::Set(key, value)) => {
+                    let mut whole = [&prefix, key].concat();
+                    // Where a whole page between could not be read, its keys may begin otherwise.
+                    if self.view == View::Everything && !keys::is_ours(&whole) {
+                        let Some(told) = key_told(key, value) else { continue };
+                        prefix.clone_from(&told[..told.len() - key.len()].to_vec());
+                        whole = told;
+                    }
+                    entries.insert(whole, value.to_vec());
+                }
+                Some(Link::Del(key)) => drop(entries.remove(&[&prefix, key].concat())),
+                _ => {}
+            }
+        }
+        entries.retain(|key, _| *key >= leaf.low && (leaf.high.is_empty() || *key < leaf.high));
+        Ok(entries)
+    }
+
+    fn leaf(&self, number: usize) -> Result<Arc<Entries>, KvError> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, entries)) = kept.iter().find(|(other, _)| *other == number) {
+            return Ok(entries.clone());
+        }
+        let entries = Arc::new(self.leaves.get(number).map_or_else(|| Ok(Entries::new()), |leaf| self.entries(leaf))?);
+        if kept.len() == KEPT_PAGES {
+            kept.remove(0);
+        }
+        kept.push((number, entries.clone()));
+        Ok(entries)
+    }
+
+    /// The last leaf that begins at or before a key.
+    fn leaf_of(&self, key: &[u8]) -> usize {
+        self.leaves.partition_point(|leaf| leaf.low.as_slice() <= key).saturating_sub(1)
+    }
+}
+
+impl Kv for Pages {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        Ok(self.leaf(self.leaf_of(key))?.get(key).cloned())
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, KvError> {
+        let mut pairs = Vec::new();
+        if from >= to {
+            return Ok(pairs);
+        }
+        for number in self.leaf_of(from)..self.leaves.len() {
+            if pairs.len() >= limit || self.leaves.get(number).is_some_and(|leaf| leaf.low.as_slice() >= to) {
+                break;
+            }
+            let entries = self.leaf(number)?;
+            let some = entries.range(from.to_vec()..to.to_vec()).take(limit - pairs.len());
+            pairs.extend(some.map(|(key, value)| (key.clone(), value.clone())));
+        }
+        Ok(pairs)
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, KvError> {
+        if from >= to {
+            return Ok(None);
+        }
+        for number in (self.leaf_of(from)..=self.leaf_of(to)).rev() {
+            let entries = self.leaf(number)?;
+            if let Some((key, value)) = entries.range(from.to_vec()..to.to_vec()).next_back() {
+                return Ok(Some((key.clone(), value.clone())));
+            }
+        }
+        Ok(None)
+    }
+
+    fn apply(&self, _: &Batch) -> Result<(), KvError> {
+        Err(KvError::Io(io::ErrorKind::ReadOnlyFilesystem.into()))
+    }
+
+    fn sync(&self) -> Result<(), KvError> {
+        Ok(())
+    }
+
+    fn disk(&self) -> Result<Disk, KvError> {
+        disk_of(&self.dir)
+    }
+}
+
+/// The changes since the last manifest, which are applied together: whether one of them is lost is known at the end.
+#[derive(Default)]
+struct InBatch {
+    until: Option<u64>,
+    torn: bool,
+    torn_to: u64,
+    changes: Vec<(Kind, u64, Place)>,
+}
+
+/// Whether a change tells how far the outbox, or a destination, is. Of a batch that is not whole none of that is believed:
+/// the events that it speaks of may be what is missing.
+fn speaks_of_all(kind: Kind, body: &[u8]) -> bool {
+    let is = |key: &[u8]| key == keys::HEAD || key == keys::SPACE || key.starts_with(b"c/") || key.starts_with(b"d/");
+    match kind {
+        Kind::Node => Node::read(body).is_some_and(|node| match node.data {
+            Data::Leaf(pairs) => pairs.iter().any(|(key, _)| is(&[node.prefix, key].concat())),
+            Data::Index(_) => false,
+        }),
+        _ => matches!(Link::read(body), Some(Link::Set(_, value)) if is_a_count(value)),
+    }
+}
+
+/// What the keys of a page begin with whose whole form is lost.
+fn prefix_of(changes: &[Vec<u8>], leaf: &Leaf) -> Vec<u8> {
+    let told = changes.iter().find_map(|change| match Link::read(change)? {
+        Link::Set(key, value) => key_told(key, value).map(|told| told[..told.len() - key.len()].to_vec()),
+        _ => None,
+    });
+    told.unwrap_or_else(|| {
+        let same = leaf.low.iter().zip(&leaf.high).take_while(|(one, other)| one == other).count();
+        leaf.low[..same].to_vec()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::sled_kv::SledKv;
+    use crate::outbox::sled_log::tears;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    fn all(kv: &dyn Kv) -> Vec<Pair> {
+        kv.scan(&[], &[u8::MAX], usize::MAX).expect("scanned")
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        let _old = std::fs::remove_dir_all(to);
+        std::fs::create_dir_all(to).expect("made");
+        for entry in std::fs::read_dir(from).expect("read") {
+            let entry = entry.expect("an entry");
+            if entry.file_type().expect("a type").is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+            }
+        }
+    }
+
+    fn same(found: &[Pair], expected: &[Pair], round: &str) {
+        let one = found.iter().find(|pair| !expected.contains(pair));
+        let other = expected.iter().find(|pair| !found.contains(pair));
+        let words = |pair: Option<&Pair>| pair.map(|(key, value)| (keys::readable(key), value.len()));
+        assert!(found == expected, "{round}: only without sled {:?}, only with sled {:?}", words(one), words(other));
+    }
+
+    /// Pages split and merge, segments are used again, the store is opened anew: read without sled it is the same, as it is
+    /// on the disk of a process that was killed.
+    #[test]
+    fn a_store_reads_the_same_without_sled() {
+        let seed = std::env::var("SLED_LOG_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        let mut random = StdRng::seed_from_u64(seed);
+        let dir = tempfile::tempdir().expect("a directory");
+        let (live, killed) = (dir.path().join("live"), dir.path().join("killed"));
+        let mut kv = SledKv::open(&live).expect("opened");
+        let (mut tail, mut next) = (0u64, 0u64);
+        for round in 0..60 {
+            for _ in 0..random.random_range(1..12) {
+                let mut batch = Batch::default();
+                for _ in 0..random.random_range(0..20) {
+                    let size = if random.random_range(0..5) == 0 { 16_000 } else { random.random_range(0..600) };
+                    batch.put(keys::chunk(crate::domain::ids::Seq(next)), vec![7; size]);
+                    next += 1;
+                    let row = random.random_range(0..500u64).to_be_bytes();
+                    let row = [b"k/".as_slice(), &row, &row].concat();
+                    if random.random() { batch.put(row, vec![1; 200]) } else { batch.delete(row) }
+                }
+                // Now and then the log is shortened to almost nothing: pages merge.
+                let to = if random.random_range(0..6) == 0 { next.saturating_sub(5) } else { tail + 4 };
+                (tail..to.min(next)).for_each(|seq| batch.delete(keys::chunk(crate::domain::ids::Seq(seq))));
+                tail = tail.max(to.min(next));
+                batch.put(keys::HEAD.to_vec(), next.to_be_bytes().to_vec());
+                kv.commit(&batch).expect("committed");
+            }
+            copy(&live, &killed);
+            assert_eq!(tears::finding(&killed, None).expect("read"), None, "round {round} of SLED_LOG_SEED={seed}");
+            let pages = Pages::open(&killed, View::AsOpened).expect("opened");
+            assert_eq!(pages.findings(), (&[][..], 0), "round {round} of SLED_LOG_SEED={seed}");
+            let expected = all(&kv);
+            same(&all(&pages), &expected, &format!("round {round} of SLED_LOG_SEED={seed}"));
+            let (from, to) =
+                (keys::chunk(crate::domain::ids::Seq(tail + 1)), keys::chunk(crate::domain::ids::Seq(next)));
+            assert_eq!(pages.last(&from, &to).expect("read"), kv.last(&from, &to).expect("read"));
+            same(
+                &all(&Pages::open(&killed, View::Everything).expect("opened")),
+                &expected,
+                &format!("round {round} of SLED_LOG_SEED={seed}"),
+            );
+            if random.random_range(0..8) == 0 {
+                drop(kv);
+                if random.random() {
+                    copy(&killed, &live);
+                }
+                kv = SledKv::open(&live).expect("opened");
+            }
+        }
+    }
+}
