@@ -166,8 +166,7 @@ pub async fn run(settings: Settings, clock: Clock, metrics: Metrics, stop: Cance
     };
     tasks.spawn("ingest", ingest.run(stop.clone()));
     tracing::info!(name = settings.service_name, dir = %settings.outbox.dir.display(), "the service runs");
-    let ended = tasks.run(outbox.watch_failure()).await;
-    outbox.close().await;
+    let ended = tasks.run(outbox.watch_failure(), outbox.close()).await;
     tracing::info!("the service has stopped");
     ended
 }

@@ -39,41 +39,45 @@ impl Tasks {
         self.set.spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
-    /// Waits until something stops the service: `stop`, a failed outbox, a task that ends. Then stops all and waits for
-    /// them.
+    /// Waits until something stops the service: `stop`, a failed outbox, a task that ends. Then stops all, waits for them, and
+    /// closes the outbox, whose last commit may still fail.
     ///
     /// # Errors
-    /// What ended it, if it was not `stop`.
-    pub async fn run(mut self, mut failed: watch::Receiver<Option<OutboxError>>) -> Result<(), RunError> {
+    /// What ended it, if it was not `stop`. What the outbox says is the cause: the tasks fail because of it.
+    pub async fn run(
+        mut self,
+        mut failed: watch::Receiver<Option<OutboxError>>,
+        close: impl Future<Output = ()>,
+    ) -> Result<(), RunError> {
         let stop = self.stop.clone();
-        // What the outbox says first is the cause: the tasks fail because of it.
         let ended = tokio::select! {
             biased;
-            () = stop.cancelled() => Ended::Asked,
-            failure = failed.wait_for(Option::is_some) => Ended::Outbox(failure.ok().and_then(|failure| failure.clone())),
-            Some(task) = self.set.join_next() => Ended::Task(task),
-        };
-        let result = match ended {
-            Ended::Asked => Ok(()),
-            Ended::Outbox(Some(failure)) => Err(failure.into()),
+            () = stop.cancelled() => Ok(()),
             // It says why before it ends, unless it panicked.
-            Ended::Outbox(None) => Err(RunError::Ended("outbox writer".to_owned())),
-            Ended::Task(task) => self.of(task),
+            _ = failed.wait_for(Option::is_some) => Err(RunError::Ended("outbox writer".to_owned())),
+            Some(task) = self.set.join_next() => self.of(task),
         };
         self.stop.cancel();
-        let rest = async {
+        let ended = ended.and(self.rest().await);
+        close.await;
+        let failure = failed.borrow().clone();
+        failure.map_or(ended, |failure| Err(failure.into()))
+    }
+
+    /// Waits for the tasks, but not forever. The first trouble is the cause; what follows from it is not told again.
+    async fn rest(&mut self) -> Result<(), RunError> {
+        let all = async {
             let mut results = Vec::new();
             while let Some(task) = self.set.join_next().await {
                 results.push(task);
             }
             results
         };
-        let Ok(rest) = timeout(STOP_WITHIN, rest).await else {
+        let Ok(all) = timeout(STOP_WITHIN, all).await else {
             tracing::warn!("some tasks did not stop in time and were abandoned; nothing committed is lost");
-            return result;
+            return Ok(());
         };
-        // The first trouble is the cause; what follows from it is not told again.
-        rest.into_iter().map(|task| self.of(task)).fold(result, |first, next| first.and(next))
+        all.into_iter().map(|task| self.of(task)).fold(Ok(()), Result::and)
     }
 
     fn of(&self, task: Result<(String, Result<(), RunError>), JoinError>) -> Result<(), RunError> {
@@ -86,8 +90,28 @@ impl Tasks {
     }
 }
 
-enum Ended {
-    Asked,
-    Outbox(Option<OutboxError>),
-    Task(Result<(String, Result<(), RunError>), JoinError>),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::kv::KvError;
+
+    /// Every task has ended well, and the last commit fails: that is no good end.
+    #[tokio::test]
+    async fn what_fails_while_the_outbox_is_closed_is_told() {
+        let stop = CancellationToken::new();
+        let (tell, failed) = watch::channel(None);
+        let mut tasks = Tasks::new(stop.clone());
+        let stopped = stop.clone();
+        tasks.spawn("one", async move {
+            stopped.cancelled().await;
+            Ok::<(), RunError>(())
+        });
+        stop.cancel();
+        let close = async {
+            let error = KvError::Io(std::io::ErrorKind::StorageFull.into());
+            tell.send_replace(Some(OutboxError::of_store(std::path::Path::new("outbox"), &error)));
+        };
+        let ended = tasks.run(failed, close).await;
+        assert!(matches!(ended, Err(RunError::Outbox(_))), "{ended:?}");
+    }
 }

@@ -42,15 +42,12 @@ impl Salvage {
                 names.names.push((id, name.clone()));
                 name
             });
-            // Where the cursor is lost, rows of what comes again are left out on purpose.
-            if !self.is_lost(id) {
-                for (what, written, found) in [
-                    ("events that were moved aside", record.aside, count.aside),
-                    ("dead letters", record.dead, count.dead),
-                ] {
-                    if written > found {
-                        self.hole(format!("{name}: {} of {written} {what}", written - found));
-                    }
+            for (what, written, found) in [
+                ("events that were moved aside", record.aside, count.aside + count.again.0),
+                ("dead letters", record.dead, count.dead + count.again.1),
+            ] {
+                if written > found {
+                    self.hole(format!("{name}: {} of {written} {what}", written - found));
                 }
             }
             names.next = names.next.max(id.saturating_add(1));

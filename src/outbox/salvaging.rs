@@ -50,6 +50,8 @@ pub(super) struct Count {
     pub(super) moved: u64,
     /// Dead letters.
     pub(super) dead: u64,
+    /// Rows of events that come again from the log: moved aside, and dead letters.
+    pub(super) again: (u64, u64),
 }
 
 impl Salvage {
@@ -234,6 +236,7 @@ impl Salvage {
         target: &mut Unfinished,
     ) -> Result<(), KvError> {
         let start = Cursor::at(Seq(1));
+        let id = keys::destination_of(key).unwrap_or_default();
         match key.first_chunk::<2>() {
             Some(b"e/") => {
                 let chunk = chunk_of(kv, key)?;
@@ -245,8 +248,8 @@ impl Salvage {
                         if !cursors.get(id).unwrap_or(&start).waits(seq) {
                             continue;
                         }
-                        // Where the cursor is lost, a row tells that an event has left the log.
-                        if !kept && self.is_lost(*id) && has_row(kv, *id, logged)? {
+                        // Where the cursor is lost, or older, a row tells that an event has left the log.
+                        if !kept && has_row(kv, *id, logged)? {
                             continue;
                         }
                         let count = counted.entry(*id).or_default();
@@ -266,18 +269,22 @@ impl Salvage {
             }
             Some(b"p/") => {
                 let record: AsideRecord<'_> = frame::parse(key, bytes)?;
-                if self.comes_again(keys::destination_of(key).unwrap_or_default(), record.seq) {
+                let count = counted.entry(id).or_default();
+                if self.comes_again(cursors.get(&id), record.seq) {
+                    count.again.0 += 1;
                     return Ok(());
                 }
-                counted.entry(keys::destination_of(key).unwrap_or_default()).or_default().aside += 1;
+                count.aside += 1;
                 target.add(key.to_vec(), bytes);
             }
             Some(b"x/") => {
                 let record: DeadRecord<'_> = frame::parse(key, bytes)?;
-                if self.comes_again(keys::destination_of(key).unwrap_or_default(), record.seq) {
+                let count = counted.entry(id).or_default();
+                if self.comes_again(cursors.get(&id), record.seq) {
+                    count.again.1 += 1;
                     return Ok(());
                 }
-                counted.entry(keys::destination_of(key).unwrap_or_default()).or_default().dead += 1;
+                count.dead += 1;
                 self.told.dead += 1;
                 target.add(key.to_vec(), bytes);
             }
@@ -306,35 +313,40 @@ impl Salvage {
                 *last = (*last).max(keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default());
                 target.put(key.to_vec(), bytes);
             }
-            // Its log is sent again: nothing of it is marked.
-            Some(b"y/") if self.is_lost(keys::destination_of(key).unwrap_or_default()) => {}
+            // What comes again is not marked.
+            Some(b"y/") if self.comes_again(cursors.get(&id), last_seq(key)) => {}
             Some(b"r/" | b"k/" | b"y/") => target.put(key.to_vec(), bytes),
             _ => {}
         }
         Ok(())
     }
 
-    /// Whether a destination's cursor cannot be read: all of the log is sent to it again.
-    pub(super) fn is_lost(&self, id: DestinationId) -> bool {
-        self.destinations.get(&id).is_none_or(|record| Cursor::from_record(&record.cursor).is_none())
-    }
-
-    /// Whether a row's event is sent again from the log that is kept: then it needs no row.
-    fn comes_again(&self, id: DestinationId, seq: Seq) -> bool {
+    /// Whether an event is sent again from the log that is kept: then it needs no row. One commit moves the cursor and makes
+    /// the row; of a commit that is not whole the cursor is not believed.
+    fn comes_again(&self, cursor: Option<&Cursor>, seq: Seq) -> bool {
         let in_log = seq >= self.tail && self.pieces.iter().any(|(first, end)| seq >= *first && seq < *end);
-        in_log && self.is_lost(id)
+        in_log && cursor.is_none_or(|cursor| cursor.waits(seq))
     }
 }
 
-/// Whether an event that a destination takes was moved aside, or is dead.
+/// Whether an event that a destination takes was moved aside, or is dead, as far as that can be read.
 fn has_row(kv: &dyn Kv, id: DestinationId, logged: &Logged) -> Result<bool, KvError> {
     let (lane, seq) = (logged.queued.event.lane(), logged.queued.seq);
-    Ok(kv.get(&keys::aside(id, lane, seq))?.is_some() || kv.get(&keys::dead(id, seq))?.is_some())
+    let is_there = |key: Vec<u8>| match kv.get(&key) {
+        Err(KvError::Damaged(_)) => Ok(false),
+        other => other.map(|value| value.is_some()),
+    };
+    Ok(is_there(keys::aside(id, lane, seq))? || is_there(keys::dead(id, seq))?)
 }
 
 /// Whether the first look goes into a record.
 fn is_looked_into(key: &[u8]) -> bool {
     matches!(key.first_chunk::<2>(), Some(b"m/" | b"d/" | b"e/" | b"x/"))
+}
+
+/// The position at the end of a row's key.
+fn last_seq(key: &[u8]) -> Seq {
+    Seq(keys::last_number(key, keys::ROW_LEN).unwrap_or_default())
 }
 
 fn chunk_of(kv: &dyn Kv, key: &[u8]) -> Result<Chunk, KvError> {

@@ -68,6 +68,7 @@ impl SledKv {
     pub fn open(dir: &Path) -> Result<Self, KvError> {
         quiet_panics();
         remove_half_made_snapshots(dir)?;
+        remove_damaged_settings(dir)?;
         let fresh = !dir.join("db").exists();
         let db = match open_in_time(dir)? {
             Err(KvError::Damaged(finding)) if !fresh => {
@@ -232,6 +233,22 @@ fn remove_half_made_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// sled's own settings are those of this program, and made anew when they are not there: damage of that file takes nothing.
+fn remove_damaged_settings(dir: &Path) -> io::Result<()> {
+    let path = dir.join("conf");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let sum = bytes.split_last_chunk::<4>();
+    if sum.is_none_or(|(said, sum)| u32::from_le_bytes(*sum) != crc32fast::hash(said)) {
+        tracing::warn!(file = %path.display(), "the settings of the store could not be read; they are made anew");
+        fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
 /// Gives the snapshots names that sled does not look for. Answers whether there were any.
 fn move_snapshots_aside(dir: &Path) -> io::Result<bool> {
     let all = named(dir, SNAPSHOT)?;
@@ -300,6 +317,24 @@ fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn damaged_settings_of_sled_are_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut batch = Batch::default();
+        batch.put(b"c/one".to_vec(), b"1".to_vec());
+        SledKv::open(dir.path()).expect("made").commit(&batch).expect("committed");
+        let settings = dir.path().join("conf");
+        let sound = fs::read(&settings).expect("read");
+        let flipped: Vec<u8> = sound.iter().map(|byte| if *byte == b'2' { b'3' } else { *byte }).collect();
+        for damaged in [vec![0; sound.len()], flipped, Vec::new(), sound[..20].to_vec()] {
+            fs::write(&settings, damaged).expect("written");
+            let store = SledKv::open(dir.path()).expect("opened");
+            assert_eq!(store.get(b"c/one").expect("read"), Some(b"1".to_vec()));
+            drop(store);
+            assert_eq!(fs::read(&settings).expect("read"), sound);
+        }
+    }
 
     #[test]
     fn an_error_of_the_system_is_told_in_its_words() {

@@ -14,12 +14,12 @@ use event_router::outbox::kv::Pair;
 use event_router::outbox::salvage::{Salvaged, salvage};
 use event_router::outbox::verify::{Verified, verify};
 use event_router::outbox::views::{ListState, Selector};
-use event_router::outbox::{OutboxError, Store, lookup};
+use event_router::outbox::{Look, OutboxError, Store, lookup};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::rig::BINARY;
-use crate::store_rig::{NAMES, NOW, contents, contents_of, copy, fill, open};
+use crate::store_rig::{NAMES, NOW, contents, contents_of, copy, fill, filled, open};
 
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -88,6 +88,21 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// What a directory holds but for the lock, which says who came last.
+fn bytes_of(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let all = files(dir).into_iter().filter(|path| !path.ends_with("lock"));
+    all.map(|path| (path.clone(), fs::read(&path).expect("read"))).collect()
+}
+
+/// Looks at a damaged outbox, which changes nothing; whether everything was found sound.
+fn looked_at(dir: &Path) -> bool {
+    let before = bytes_of(dir);
+    let look = Look::open_as_it_is(dir, "test", Duration::from_secs(5));
+    let sound = look.and_then(|look| look.verify(&mut |_, _| {})).is_ok_and(|told| told.sound);
+    assert!(bytes_of(dir) == before, "a look has changed what it looked at");
+    sound
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn any_damage_ends_in_everything_there_or_in_a_refusal_and_a_salvage() {
     let seed = number("DAMAGE_SEED", u64::from(std::process::id()));
@@ -95,16 +110,34 @@ async fn any_damage_ends_in_everything_there_or_in_a_refusal_and_a_salvage() {
     eprintln!("repeat with DAMAGE_SEED={seed} DAMAGE_CASES={cases}");
     let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().expect("a directory");
-    let sound = dir.path().join("sound");
-    fill(&sound, 160).await;
-    let whole = records(contents_of(&sound));
-    let expected = waiting(&opened(&sound));
+    let [closed, killed, other] = ["closed", "killed", "other"].map(|name| dir.path().join(name));
+    let outbox = filled(&closed, 160).await;
+    copy(&closed, &killed);
+    outbox.close().await;
+    drop(outbox);
+    copy(&killed, &other);
+    assert!(records(contents_of(&other)) == records(contents_of(&closed)), "the kill has taken something");
+    let whole = records(contents_of(&closed));
+    let expected = waiting(&opened(&closed));
     let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
     let mut saved = (0, 0, 0);
+    let mut least: BTreeMap<String, usize> = BTreeMap::new();
     for case in 0..cases {
         let victim = dir.path().join("victim");
-        copy(&sound, &victim);
-        let done = damage(&victim, &mut random);
+        let (base, state) = if random.random() { (&closed, "closed") } else { (&killed, "killed") };
+        copy(base, &victim);
+        let done = format!("{state}, {}", damage(&victim, &mut random));
+        let before = bytes_of(&victim);
+        let looked = looked_at(&victim);
+        let mut save = || {
+            let found = salvaged(&victim, &dir.path().join("saved"), &expected);
+            if let Some((events, of)) = found {
+                saved = (saved.0 + 1, saved.1 + events, saved.2 + of);
+                let share = least.entry(done.clone()).or_insert(100);
+                *share = (*share).min(events * 100 / of);
+            }
+            found
+        };
         let outcome = match open(&victim).await {
             Ok(outbox) => {
                 outbox.close().await;
@@ -116,11 +149,10 @@ async fn any_damage_ends_in_everything_there_or_in_a_refusal_and_a_salvage() {
                     assert!(now == whole, "case {case}, {done}: something is missing in silence");
                     "everything there"
                 } else {
+                    assert!(!looked, "case {case}, {done}: a look does not find what is wrong");
                     // It lies where an opening does not look. Whoever reads it is told, as here; and the rest is salvaged.
                     drop(store);
-                    let (events, of) =
-                        salvaged(&victim, &dir.path().join("saved"), &expected).expect("something is left");
-                    saved = (saved.0 + 1, saved.1 + events, saved.2 + of);
+                    save().expect("something is left");
                     "found when it is read, salvaged"
                 }
             }
@@ -130,20 +162,19 @@ async fn any_damage_ends_in_everything_there_or_in_a_refusal_and_a_salvage() {
                     .iter()
                     .all(|part| words.contains(part));
                 assert!(tells, "{words}");
-                match salvaged(&victim, &dir.path().join("saved"), &expected) {
-                    Some((events, of)) => {
-                        saved = (saved.0 + 1, saved.1 + events, saved.2 + of);
-                        "refused, salvaged"
-                    }
-                    None => "refused, nothing left",
-                }
+                assert!(!looked, "case {case}, {done}: refused, and a look finds nothing wrong: {words}");
+                assert!(bytes_of(&victim) == before, "case {case}, {done}: refused, and changed: {words}");
+                if save().is_some() { "refused, salvaged" } else { "refused, nothing left" }
             }
             Err(error) => panic!("case {case}, {done}: {error}"),
         };
+        let lost = ["db zeroed", "db removed", "db truncated"].iter().any(|how| done.ends_with(how));
+        assert!(lost || outcome != "refused, nothing left", "case {case}: {done}, and nothing can be salvaged");
         *outcomes.entry(format!("{done}: {outcome}")).or_default() += 1;
         fs::remove_dir_all(&victim).expect("removed");
     }
     outcomes.iter().for_each(|(words, count)| eprintln!("{count:5}  {words}"));
+    least.iter().for_each(|(words, share)| eprintln!("{share:4} % at least of what waited was salvaged: {words}"));
     let (stores, events, of) = saved;
     eprintln!("{cases} cases; {stores} salvaged with {events} of {of} waiting deliveries in them");
 }

@@ -108,6 +108,11 @@ pub(crate) async fn look_on(outbox: &Outbox, names: &[&str]) {
 
 /// Fills `dir` with everything; `batches` answers of VK of 25 events each.
 pub(crate) async fn fill(dir: &Path, batches: u64) {
+    filled(dir, batches).await.close().await;
+}
+
+/// As [`fill`]; it is not closed yet.
+pub(crate) async fn filled(dir: &Path, batches: u64) -> Outbox {
     let outbox = open(dir).await.expect("opened");
     let mut number = 0;
     for batch in 1..=batches {
@@ -183,7 +188,7 @@ pub(crate) async fn fill(dir: &Path, batches: u64) {
     let (what, reason) = ("replay --destination a".to_owned(), Some("mended".to_owned()));
     let change = AuditRecord { at: NOW, what, reason, offline: false, changed: None, replays: Vec::new() };
     outbox.operate(vec![Operation::Replay(all_dead(0, 3)), Operation::Audit(change)]).await.expect("asked for");
-    outbox.close().await;
+    outbox
 }
 
 /// A replay of all that is dead at a destination.

@@ -249,6 +249,14 @@ impl Log {
         Ok(end)
     }
 
+    /// Whether the log ends before what was once stable.
+    pub(super) fn is_cut(&self, end: End) -> bool {
+        let Some(last) = self.stable.max(self.snapshot).checked_sub(1) else { return false };
+        let there = self.segments.get(&(last / SEGMENT)).is_some_and(|segment| segment.headed);
+        // Of the segment that begins there nothing may have been written yet.
+        !there || (!self.snapshot.is_multiple_of(SEGMENT) && end.at < self.snapshot)
+    }
+
     fn bytes(&self, offset: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; SEGMENT_BYTES];
         let mut length = 0;

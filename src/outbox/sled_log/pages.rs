@@ -105,6 +105,9 @@ impl Pages {
     /// Goes through the log in its order.
     fn replay(&mut self) -> Result<(), KvError> {
         let end = self.log.end()?;
+        if self.log.is_cut(end) {
+            self.finding("the log ends before what was on disk when the store was opened last".to_owned());
+        }
         let everything = self.view == View::Everything;
         let mut batch = InBatch::default();
         let mut due = None;

@@ -21,6 +21,10 @@ use crate::outbox::records::Space;
 pub(in crate::outbox) fn finding(dir: &Path, durable: Option<u64>) -> io::Result<Option<String>> {
     let log = Log::open(dir)?;
     let end = log.end()?;
+    let file = dir.join("db").display().to_string();
+    if log.is_cut(end) {
+        return Ok(Some(format!("the log of the store, {file}, ends before what was on disk when it was opened last")));
+    }
     let (mut kept, mut behind) = (None, None);
     let mut torn: Vec<(u64, String)> = Vec::new();
     for segment in log.segments(log.snapshot / SEGMENT) {
@@ -56,17 +60,16 @@ pub(in crate::outbox) fn finding(dir: &Path, durable: Option<u64>) -> io::Result
     let count = torn.len();
     if let Some((_, first)) = torn.into_iter().next() {
         let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-        return Ok(Some(format!("in the log of the store, {}: {first}{more}", dir.join("db").display())));
+        return Ok(Some(format!("in the log of the store, {file}: {first}{more}")));
     }
+    // From the beginning on, every commit tells its number.
+    let none = || log.snapshot == 0;
     let lost = durable.filter(|durable| {
-        behind.is_some_and(|behind| behind <= *durable) || kept.is_some_and(|kept: u64| kept < *durable)
+        behind.is_some_and(|behind| behind <= *durable) || kept.map_or_else(none, |kept| kept < *durable)
     });
     Ok(lost.map(|durable| {
         let last = kept.map_or_else(String::new, |kept| format!(" behind commit {kept}"));
-        format!(
-            "in the log of the store, {}: it breaks off{last}, while {durable} commits were on disk",
-            dir.join("db").display()
-        )
+        format!("in the log of the store, {file}: it breaks off{last}, while {durable} commits were on disk")
     }))
 }
 
