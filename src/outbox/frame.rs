@@ -125,6 +125,13 @@ pub(super) fn first_part(value: &[u8]) -> Option<(&[u8], bool)> {
     (whole || begins).then_some((bytes, whole))
 }
 
+/// The value at the beginning of some bytes, if it is a whole record by its own length and check sum.
+pub(super) fn value_at(bytes: &[u8]) -> Option<&[u8]> {
+    let frame = frame(bytes).filter(|frame| frame.version == VERSION && frame.parts == 0)?;
+    let value = bytes.get(..FRAME_BYTES.checked_add(frame.length)?)?;
+    (frame.length <= PART_BYTES).then_some(value).filter(|value| first_part(value).is_some_and(|(_, whole)| whole))
+}
+
 /// What stands at the beginning of some bytes, and what is behind it.
 pub(super) fn beginning<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<(T, &'a [u8])> {
     postcard::take_from_bytes(bytes).ok()

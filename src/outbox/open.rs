@@ -198,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_process_left_that_died_while_it_replaced_current_goes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(open(dir.path()).expect("made"));
+        let left = current::written(dir.path(), 2).expect("written").keep().expect("kept").1;
+        assert!(left.exists());
+        drop(open(dir.path()).expect("opened"));
+        assert!(!left.exists());
+    }
+
+    #[test]
     fn a_second_process_is_told_who_holds_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let _held = open(dir.path()).expect("made");

@@ -41,8 +41,11 @@ impl Unfinished {
         }
         let lock = Lock::take(dir, "outbox salvage", Duration::ZERO)?;
         let path = generations::directory(dir, FIRST);
-        fs::create_dir(&path).map_err(disk)?;
-        let kv = SledKv::open(&path).map_err(|error| OutboxError::of_store(dir, &error))?;
+        let opened = fs::create_dir(&path).map_err(KvError::from).and_then(|()| SledKv::open(&path));
+        let kv = opened.map_err(|error| {
+            clear(dir);
+            OutboxError::of_store(dir, &error)
+        })?;
         let (batch, space) = (Batch::default(), Space::default());
         Ok(Self { dir: dir.to_owned(), kv, batch, bytes: 0, space, _lock: lock })
     }
@@ -90,11 +93,16 @@ impl Unfinished {
         current::write(&self.dir, FIRST).map_err(|error| OutboxError::of_store(&self.dir, &error.into()))
     }
 
-    /// Nothing became of it: the directory is empty again, and the same one can be named once more. What cannot be removed is
-    /// no outbox and is in nobody's way but the next one's, who is told so.
+    /// Nothing became of it.
     pub(super) fn abandon(self) {
         drop(self.kv);
-        let _left = fs::remove_dir_all(generations::directory(&self.dir, FIRST));
-        let _left = fs::remove_file(self.dir.join("lock"));
+        clear(&self.dir);
     }
+}
+
+/// Empties the directory again: the same one can be named once more. What cannot be removed is no outbox and is in nobody's
+/// way but the next one's, who is told so.
+fn clear(dir: &Path) {
+    let _left = fs::remove_dir_all(generations::directory(dir, FIRST));
+    let _left = fs::remove_file(dir.join("lock"));
 }

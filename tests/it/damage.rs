@@ -106,7 +106,7 @@ fn looked_at(dir: &Path) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_damage_ends_in_everything_there_or_in_a_refusal_and_a_salvage() {
     let seed = number("DAMAGE_SEED", u64::from(std::process::id()));
-    let cases = number("DAMAGE_CASES", 30);
+    let cases = number("DAMAGE_CASES", 20);
     eprintln!("repeat with DAMAGE_SEED={seed} DAMAGE_CASES={cases}");
     let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().expect("a directory");
@@ -174,6 +174,9 @@ async fn any_damage_ends_in_everything_there_or_in_a_refusal_and_a_salvage() {
         fs::remove_dir_all(&victim).expect("removed");
     }
     outcomes.iter().for_each(|(words, count)| eprintln!("{count:5}  {words}"));
+    let bound = |words: &str| if words.ends_with("db truncated") { 0 } else { 95 };
+    let little: Vec<_> = least.iter().filter(|(words, share)| **share < bound(words)).collect();
+    assert!(little.is_empty(), "% salvaged: {little:?}");
     least.iter().for_each(|(words, share)| eprintln!("{share:4} % at least of what waited was salvaged: {words}"));
     let (stores, events, of) = saved;
     eprintln!("{cases} cases; {stores} salvaged with {events} of {of} waiting deliveries in them");
@@ -328,6 +331,8 @@ async fn a_salvage_does_without_any_one_of_the_small_records() {
         assert!(missing == 0 || tells(&told), "{name}: {missing} are missing in silence");
         assert!(missing < 40, "{name}: {missing} are missing");
         assert_eq!(told.checkpoints.is_empty(), key.starts_with(b"c/"), "{name}");
+        let nameless = told.holes.iter().any(|hole| hole.contains("the name of destination"));
+        assert_eq!(nameless, key == keys::NAMES, "{name}: {:?}", told.holes);
         drop(store);
         // And it goes on, with numbers that nothing has.
         let outbox = open(&saved).await.unwrap_or_else(|error| panic!("{name}: {error}"));

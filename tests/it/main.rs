@@ -37,6 +37,7 @@ mod requests;
 mod rig;
 mod roads;
 mod route;
+mod salvage;
 mod secrets;
 mod shutdown;
 mod simulated_vk;

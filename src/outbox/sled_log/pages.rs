@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::page::{Data, Link, Node, root};
-use super::told::{is_a_count, key_told};
-use super::{Kind, Log, Message, Piece, SEGMENT, batch_end};
+use super::told::{is_a_count, key_told, records_in};
+use super::{Kind, Log, Message, Piece, SEGMENT, Segment, batch_end};
 use crate::outbox::keys;
 use crate::outbox::kv::{Batch, Disk, Kv, KvError, Pair};
 use crate::outbox::sled_kv::disk_of;
@@ -19,6 +19,8 @@ use crate::outbox::sled_kv::disk_of;
 const FINDINGS: usize = 100;
 /// How many pages are kept as they were read: a record and its parts may lie in two.
 const KEPT_PAGES: usize = 4;
+/// The page of a leaf that is lost.
+pub(super) const NOWHERE: u64 = u64::MAX;
 
 /// How much is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,13 @@ pub(super) struct Leaf {
     pub(super) page: u64,
 }
 
+impl Leaf {
+    /// Whether a key lies behind this leaf.
+    fn lies_behind(&self, key: &[u8]) -> bool {
+        !self.high.is_empty() && key >= self.high.as_slice()
+    }
+}
+
 pub(super) type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A store that is read from its log.
@@ -62,6 +71,8 @@ pub(in crate::outbox) struct Pages {
     pub(super) pages: HashMap<u64, Page>,
     pub(super) root: Option<u64>,
     pub(super) leaves: Vec<Leaf>,
+    /// For a salvage, records from where the log itself cannot be read.
+    torn: BTreeMap<Vec<u8>, Place>,
     findings: Vec<String>,
     found: u64,
     kept: Mutex<Vec<(usize, Arc<Entries>)>>,
@@ -80,6 +91,7 @@ impl Pages {
             pages: HashMap::new(),
             root: None,
             leaves: Vec::new(),
+            torn: BTreeMap::new(),
             findings: Vec::new(),
             found: 0,
             kept: Mutex::default(),
@@ -134,6 +146,10 @@ impl Pages {
                         }
                         batch.torn = true;
                         batch.torn_to = start + until.map_or(SEGMENT, |until| until as u64);
+                        if everything && !contents.overwritten {
+                            let until = until.unwrap_or(contents.bytes.len());
+                            self.keep_torn(segment, *at, contents.bytes.get(*at..until).unwrap_or_default());
+                        }
                         let behind = until.is_some() || (!contents.overwritten && position < end.at);
                         if behind && (everything || position < end.at) {
                             let at = segment.offset + *at as u64;
@@ -153,6 +169,16 @@ impl Pages {
             }
         }
         self.apply_batch(&mut batch)
+    }
+
+    /// Keeps the records that stand where the log is torn.
+    fn keep_torn(&mut self, segment: Segment, at: usize, bytes: &[u8]) {
+        for (value, key) in records_in(bytes) {
+            let at = (at + value.start) as u64;
+            let place =
+                Place { position: segment.number * SEGMENT + at, offset: segment.offset + at, length: value.len() };
+            self.torn.insert(key, place);
+        }
     }
 
     fn read(&mut self, message: &Message, body: &[u8], place: Place, batch: &mut InBatch) -> Result<(), KvError> {
@@ -176,7 +202,9 @@ impl Pages {
     fn apply_batch(&mut self, batch: &mut InBatch) -> Result<(), KvError> {
         let torn = batch.torn && self.view == View::Everything;
         for (kind, page, place) in std::mem::take(&mut batch.changes) {
-            if torn && kind != Kind::Free && speaks_of_all(kind, &self.body(place)?) {
+            // Without an older one, rather this than none: what is not there is found missing then.
+            let older = self.pages.get(&page).is_some_and(|page| page.base.is_some());
+            if torn && older && kind != Kind::Free && speaks_of_all(kind, &self.body(place)?) {
                 continue;
             }
             match kind {
@@ -202,9 +230,26 @@ impl Pages {
         self.log.body(place.offset, place.length)
     }
 
-    /// What a leaf holds.
-    pub(super) fn entries(&self, leaf: &Leaf) -> Result<Entries, KvError> {
+    /// What a leaf holds: what its page says, and where that says nothing, what stands where the log is torn.
+    fn entries(&self, leaf: &Leaf) -> Result<Entries, KvError> {
+        let mut entries = if leaf.page == NOWHERE { Entries::new() } else { self.page_entries(leaf)? };
+        // A page that was written whole later knows better.
+        let since = self.pages.get(&leaf.page).and_then(|page| page.base).map(|base| base.position);
+        for (key, place) in self.torn.range(leaf.low.clone()..) {
+            if leaf.lies_behind(key) {
+                break;
+            }
+            if since < Some(place.position) && !entries.contains_key(key) {
+                entries.insert(key.clone(), self.body(*place)?);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// What the page of a leaf says.
+    pub(super) fn page_entries(&self, leaf: &Leaf) -> Result<Entries, KvError> {
         let unreadable = || KvError::Damaged(format!("page {} of the store cannot be read", leaf.page));
+        let mut entries = Entries::new();
         let page = self.pages.get(&leaf.page).ok_or_else(unreadable)?;
         let bytes = page.base.map(|base| self.body(base)).transpose()?;
         let node = match &bytes {
@@ -216,7 +261,6 @@ impl Pages {
             Some(node) => node.prefix.to_vec(),
             None => prefix_of(&changes, leaf),
         };
-        let mut entries = Entries::new();
         if let Some(Data::Leaf(pairs)) = node.map(|node| node.data) {
             entries.extend(pairs.into_iter().map(|(key, value)| ([&prefix, key].concat(), value.to_vec())));
         }
@@ -236,7 +280,7 @@ impl Pages {
                 _ => {}
             }
         }
-        entries.retain(|key, _| *key >= leaf.low && (leaf.high.is_empty() || *key < leaf.high));
+        entries.retain(|key, _| *key >= leaf.low && !leaf.lies_behind(key));
         Ok(entries)
     }
 
@@ -374,14 +418,15 @@ mod tests {
     /// on the disk of a process that was killed.
     #[test]
     fn a_store_reads_the_same_without_sled() {
-        let seed = std::env::var("SLED_LOG_SEED").ok().and_then(|text| text.parse().ok());
-        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        let of = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let seed = of("SLED_LOG_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+        let rounds = of("SLED_LOG_ROUNDS").unwrap_or(25);
         let mut random = StdRng::seed_from_u64(seed);
         let dir = tempfile::tempdir().expect("a directory");
         let (live, killed) = (dir.path().join("live"), dir.path().join("killed"));
         let mut kv = SledKv::open(&live).expect("opened");
         let (mut tail, mut next) = (0u64, 0u64);
-        for round in 0..60 {
+        for round in 0..rounds {
             for _ in 0..random.random_range(1..12) {
                 let mut batch = Batch::default();
                 for _ in 0..random.random_range(0..20) {

@@ -1,6 +1,8 @@
 //! Records that tell themselves where they live: with the page lost that a change belongs to, its key is known by its end
 //! only. Deliberately absent: guessing; what does not say where it was stays lost.
 
+use std::ops::Range;
+
 use crate::domain::ids::Seq;
 use crate::outbox::frame;
 use crate::outbox::keys;
@@ -13,6 +15,25 @@ pub(super) fn key_told(end: &[u8], value: &[u8]) -> Option<Vec<u8>> {
     let (bytes, whole) = frame::first_part(value)?;
     let keys = if whole { keys_of(bytes) } else { vec![keys::chunk(frame::beginning::<Seq>(bytes)?.0)] };
     keys.into_iter().find(|key| key.ends_with(end))
+}
+
+/// The records in bytes whose order is lost, each by its own check sum: where their values are, and their keys, where they
+/// leave no choice.
+pub(super) fn records_in(bytes: &[u8]) -> Vec<(Range<usize>, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some(value) = frame::value_at(rest) else {
+            at += 1;
+            continue;
+        };
+        let told = frame::first_part(value).map(|(bytes, _)| keys_of(bytes)).unwrap_or_default();
+        if let Ok([key]) = <[_; 1]>::try_from(told) {
+            found.push((at..at + value.len(), key));
+        }
+        at += value.len();
+    }
+    found
 }
 
 /// The keys that a whole record may have had, by what it reads as.

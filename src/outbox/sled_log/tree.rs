@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use super::page::{Data, Link, Node};
-use super::pages::{Leaf, Pages, View};
+use super::pages::{Leaf, NOWHERE, Pages, View};
 use crate::outbox::keys;
 use crate::outbox::kv::KvError;
 
@@ -109,9 +109,13 @@ impl Pages {
                 holes = still;
             }
         }
-        for (low, high) in holes.iter().filter(|(low, high)| !low.is_empty() || !high.is_empty()) {
-            let end = if high.is_empty() { "the end".to_owned() } else { keys::readable(high) };
-            self.finding(format!("what was kept from {} to {end} cannot be found", keys::readable(low)));
+        for (low, high) in holes {
+            self.leaves.push(Leaf { low: low.clone(), high: high.clone(), page: NOWHERE });
+            if low.is_empty() && high.is_empty() {
+                continue;
+            }
+            let end = if high.is_empty() { "the end".to_owned() } else { keys::readable(&high) };
+            self.finding(format!("the page of what was kept from {} to {end} cannot be found", keys::readable(&low)));
         }
         let baseless = |leaf: &&Leaf| self.pages.get(&leaf.page).is_some_and(|page| page.base.is_none());
         let words: Vec<String> = self.leaves.iter().filter(baseless).map(|leaf| keys::readable(&leaf.low)).collect();
@@ -125,7 +129,7 @@ impl Pages {
     /// The keys that a leaf may have; nothing for what is no leaf, or empty.
     fn range(&self, page: u64) -> Result<Option<Range>, KvError> {
         let Some(base) = self.pages.get(&page).and_then(|page| page.base) else {
-            let entries = self.entries(&Leaf { low: Vec::new(), high: Vec::new(), page })?;
+            let entries = self.page_entries(&Leaf { low: Vec::new(), high: Vec::new(), page })?;
             let (first, last) = (entries.first_key_value(), entries.last_key_value());
             return Ok(first
                 .zip(last)
