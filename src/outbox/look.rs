@@ -10,8 +10,9 @@ use super::error::OutboxError;
 use super::generations;
 use super::kv::{Kv, KvError};
 use super::lock::Lock;
-use super::open::{check, lock_existing, there};
+use super::open::{lock_existing, there};
 use super::sled_log::pages::{Pages, View};
+use super::soundness::{check, judge};
 use super::verify::{Verified, verify};
 
 /// An outbox that is looked at. Others are kept out meanwhile.
@@ -29,17 +30,11 @@ impl Look {
     /// # Errors
     /// As [`super::Store::open_existing`].
     pub fn open(dir: &Path, command: &str, patience: Duration) -> Result<Self, OutboxError> {
-        let look = Self::open_as_it_is(dir, command, patience)?;
-        let damaged = |finding| Err(OutboxError::Damaged { dir: dir.to_owned(), finding });
+        let mut look = Self::open_as_it_is(dir, command, patience)?;
         if let Some(finding) = look.finding {
-            return damaged(finding);
+            return Err(OutboxError::Damaged { dir: dir.to_owned(), finding });
         }
-        match look.pages.findings() {
-            ([], _) => {}
-            ([first, ..], 1) => return damaged(first.clone()),
-            ([first, ..], found) => return damaged(format!("{first} (and {} more)", found - 1)),
-        }
-        check(&look.pages, dir).map_err(|error| OutboxError::of_store(dir, &error))?;
+        judge(&mut look.pages, dir).map_err(|error| OutboxError::of_store(dir, &error))?;
         Ok(look)
     }
 

@@ -136,6 +136,7 @@ mod salvage_books;
 mod salvaging;
 mod scan;
 mod sled_log;
+mod soundness;
 mod trim;
 mod unfinished;
 mod upkeep;

@@ -9,16 +9,13 @@ use std::time::Duration;
 
 use super::current;
 use super::error::OutboxError;
-use super::frame;
 use super::generations::{self, Directories, Generations};
-use super::keys;
 use super::kv::{Batch, Kv, KvError};
 use super::lock::Lock;
-use super::records::{Head, Space};
 use super::reserve;
 use super::sled_kv::SledKv;
-use super::sled_log;
 use super::sled_log::pages::{Pages, View};
+use super::soundness::{check, judge};
 use super::state::State;
 
 /// The number of the first generation.
@@ -68,9 +65,7 @@ impl Store {
         let disk = |error: io::Error| OutboxError::of_store(dir, &error.into());
         let path = there(dir, generation)?;
         // sled mends by forgetting: what it would lose is found before it is let at the store.
-        if let Some(finding) = sled_log::finding(&path, generations::witnessed(dir)).map_err(disk)? {
-            return Err(OutboxError::Damaged { dir: dir.to_owned(), finding });
-        }
+        Pages::recovered(&path).and_then(|mut pages| judge(&mut pages, dir)).map_err(told)?;
         reserve::release_if_short(dir).map_err(disk)?;
         let store = Self::of(dir, generation, SledKv::open(&path).map_err(told)?, lock);
         check(store.kv.as_ref(), dir).map_err(told)?;
@@ -136,22 +131,6 @@ pub(super) fn there(dir: &Path, generation: u32) -> Result<PathBuf, OutboxError>
     Err(OutboxError::Damaged { dir: dir.to_owned(), finding })
 }
 
-/// Whether a store is as it was left: to damage sled may answer by opening an empty store, or an older state of it.
-pub(super) fn check(kv: &dyn Kv, dir: &Path) -> Result<(), KvError> {
-    let head: Option<Head> = frame::load(kv, keys::HEAD)?;
-    if head.is_none() {
-        return Err(frame::damaged(keys::HEAD, "the store has no head: what can be read of it is empty"));
-    }
-    let commits = frame::load::<Space>(kv, keys::SPACE)?.unwrap_or_default().commits;
-    match generations::witnessed(dir) {
-        Some(durable) if durable > commits => Err(KvError::Damaged(format!(
-            "the store has gone back to its commit {commits}, while {durable} were on disk: the last {} are missing",
-            durable - commits
-        ))),
-        _ => Ok(()),
-    }
-}
-
 /// Makes a new outbox: a generation with a head, on disk for good, then `CURRENT`.
 fn create(dir: &Path) -> Result<SledKv, OutboxError> {
     let told = |error: KvError| OutboxError::of_store(dir, &error);
@@ -184,6 +163,9 @@ fn create(dir: &Path) -> Result<SledKv, OutboxError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::frame;
+    use crate::outbox::keys;
+    use crate::outbox::records::Head;
 
     fn open(dir: &Path) -> Result<Store, OutboxError> {
         Store::open_or_create(dir, "test", Duration::ZERO)

@@ -313,8 +313,8 @@ impl Salvage {
                 *last = (*last).max(keys::last_number(key, keys::NUMBERED_LEN).unwrap_or_default());
                 target.put(key.to_vec(), bytes);
             }
-            // What comes again is not marked.
-            Some(b"y/") if self.comes_again(cursors.get(&id), last_seq(key)) => {}
+            // A mark lasts as long as its event is in the log, and one that comes again has none.
+            Some(b"y/") if last_seq(key) < self.tail || cursors.get(&id).is_none_or(|at| at.waits(last_seq(key))) => {}
             Some(b"r/" | b"k/" | b"y/") => target.put(key.to_vec(), bytes),
             _ => {}
         }

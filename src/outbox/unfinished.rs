@@ -41,7 +41,9 @@ impl Unfinished {
         }
         let lock = Lock::take(dir, "outbox salvage", Duration::ZERO)?;
         let path = generations::directory(dir, FIRST);
-        let opened = fs::create_dir(&path).map_err(KvError::from).and_then(|()| SledKv::open(&path));
+        // Where it is left unfinished nobody may take it for one that nothing was ever in.
+        let made = fs::create_dir(&path).map_err(KvError::from);
+        let opened = made.and_then(|()| Directories::new(dir, FIRST).witness(1)).and_then(|()| SledKv::open(&path));
         let kv = opened.map_err(|error| {
             clear(dir);
             OutboxError::of_store(dir, &error)
@@ -86,11 +88,14 @@ impl Unfinished {
     /// From now on it is an outbox. Copied over an older one, its count of commits takes the place of that one's.
     ///
     /// # Errors
-    /// When it is not certain whether it is.
+    /// When it could not be made one; then the directory is empty again.
     pub(super) fn finish(self) -> Result<(), OutboxError> {
         let noted = Directories::new(&self.dir, FIRST).witness(self.space.commits);
-        noted.map_err(|error| OutboxError::of_store(&self.dir, &error))?;
-        current::write(&self.dir, FIRST).map_err(|error| OutboxError::of_store(&self.dir, &error.into()))
+        noted.and_then(|()| Ok(current::write(&self.dir, FIRST)?)).map_err(|error| {
+            let error = OutboxError::of_store(&self.dir, &error);
+            self.abandon();
+            error
+        })
     }
 
     /// Nothing became of it.
@@ -103,6 +108,8 @@ impl Unfinished {
 /// Empties the directory again: the same one can be named once more. What cannot be removed is no outbox and is in nobody's
 /// way but the next one's, who is told so.
 fn clear(dir: &Path) {
+    let _left = fs::remove_file(dir.join("CURRENT"));
     let _left = fs::remove_dir_all(generations::directory(dir, FIRST));
+    let _left = fs::remove_file(dir.join("COMMITS"));
     let _left = fs::remove_file(dir.join("lock"));
 }

@@ -2,29 +2,30 @@
 //! forgetting, and writes where it only looks; this changes nothing.
 //!
 //! Source: sled 0.34.7, `pagecache/{logger,iterator,mod}.rs` and `serialization.rs`; its format is final. Deliberately
-//! absent: what the messages make up together (`pages`), whether sled may be let at them (`tears`).
+//! absent: which of the messages count (`recovery`), what they make up together (`pages`).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::sled_kv::{SEGMENT_BYTES, SNAPSHOT};
+use super::sled_kv::SEGMENT_BYTES;
 
 mod page;
 pub(super) mod pages;
-mod tears;
+mod recovery;
+mod snapshot;
 mod told;
 mod tree;
-
-pub(super) use tears::finding;
 
 /// Every segment begins with a check sum, its position, and how far the log was stable when it was begun.
 const SEGMENT_HEADER: usize = 4 + 8 + 8;
 /// No message begins so close to the end of its segment.
 const MESSAGE_HEADER_MOST: usize = 32;
+/// So much of a segment without a header is looked at for anything but zeros.
+const LOOKED_AT_BYTES: usize = 64 << 10;
 /// A segment in positions of the log.
 pub(super) const SEGMENT: u64 = SEGMENT_BYTES as u64;
 
@@ -81,13 +82,32 @@ pub(super) struct Message {
     pub(super) body: Range<usize>,
 }
 
+impl Message {
+    /// All of its bytes.
+    fn length(&self) -> usize {
+        self.body.end - self.at
+    }
+}
+
 /// What stands in a segment, in its order.
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
     /// Something that can be read.
     Message(Message),
-    /// Something that cannot: from where, and where it goes on, if it does.
-    Torn { at: usize, until: Option<usize> },
+    /// Something that cannot.
+    Torn(Torn),
+}
+
+/// Something in a segment that cannot be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Torn {
+    /// Where it begins and ends.
+    pub(super) at: usize,
+    pub(super) until: usize,
+    /// Whether the segment goes on behind it.
+    pub(super) goes_on: bool,
+    /// Whether a later segment has begun to be written over this one: what cannot be read is nobody's any more.
+    pub(super) overwritten: bool,
 }
 
 /// A segment of the log file.
@@ -99,6 +119,8 @@ pub(super) struct Segment {
     pub(super) offset: u64,
     /// Whether its header can be read. sled does not see it otherwise.
     pub(super) headed: bool,
+    /// The position up to which everything was stable when it was begun.
+    stable: u64,
 }
 
 /// A segment as it was read.
@@ -107,31 +129,15 @@ pub(super) struct Contents {
     pub(super) bytes: Vec<u8>,
     /// What stands in them.
     pub(super) pieces: Vec<Piece>,
-    /// Whether it is full, as far as can be seen: the log goes on in another one.
-    pub(super) full: bool,
-    /// Whether another segment has begun to be written over it: what cannot be read of it is nobody's any more.
-    pub(super) overwritten: bool,
-}
-
-/// Where sled's reading ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct End {
-    /// The position behind the last message without a tear before it.
-    pub(super) at: u64,
-    /// Whether that is the end of a segment.
-    pub(super) full: bool,
-    /// The first segment of which all must be there.
-    pub(super) tail: u64,
 }
 
 /// A log file.
 pub(super) struct Log {
     file: File,
-    segments: BTreeMap<u64, Segment>,
-    /// The position up to which sled's newest snapshot speaks: what comes before is not read again by opening.
-    snapshot: u64,
-    /// The position up to which everything is stable, as the headers and the snapshot say.
-    stable: u64,
+    length: u64,
+    headed: BTreeMap<u64, Segment>,
+    /// Where the segments begin whose header cannot be read; most of them are free.
+    headless: Vec<u64>,
 }
 
 impl Log {
@@ -142,33 +148,52 @@ impl Log {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let file = File::open(dir.join("db"))?;
         let length = file.metadata()?.len();
-        let snapshot = snapshot(dir)?;
-        let mut log = Self { file, segments: BTreeMap::new(), snapshot, stable: snapshot / SEGMENT * SEGMENT };
-        let mut headless = Vec::new();
+        let mut log = Self { file, length, headed: BTreeMap::new(), headless: Vec::new() };
         for offset in (0..length).step_by(SEGMENT_BYTES) {
             let mut header = [0; SEGMENT_HEADER];
             let read = log.file.read_at(&mut header, offset)?;
             match head(&header).filter(|_| read == SEGMENT_HEADER) {
                 Some((number, stable)) => {
-                    log.stable = log.stable.max(stable);
-                    log.segments.insert(number, Segment { number, offset, headed: true });
+                    log.headed.insert(number, Segment { number, offset, headed: true, stable });
                 }
-                None => headless.push(offset),
-            }
-        }
-        for offset in headless {
-            let bytes = log.bytes(offset)?;
-            let number = (SEGMENT_HEADER..bytes.len()).find_map(|at| message(&bytes, at)).map(|found| found.number);
-            if let Some(number) = number {
-                log.segments.entry(number).or_insert(Segment { number, offset, headed: false });
+                None => log.headless.push(offset),
             }
         }
         Ok(log)
     }
 
-    /// The segments from one number on, in the order of the log.
-    pub(super) fn segments(&self, from: u64) -> impl Iterator<Item = Segment> + '_ {
-        self.segments.range(from..).map(|(_, segment)| *segment)
+    /// The segments that sled sees, from one number on, in the order of the log.
+    pub(super) fn headed(&self, from: u64) -> impl Iterator<Item = Segment> + '_ {
+        self.headed.range(from..).map(|(_, segment)| *segment)
+    }
+
+    /// All of them, in the order of the log.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(super) fn all(&self) -> io::Result<Vec<Segment>> {
+        let mut all = self.headed.clone();
+        for offset in &self.headless {
+            let bytes = self.segment(*offset)?;
+            let number = (SEGMENT_HEADER..bytes.len()).find_map(|at| message(&bytes, at)).map(|found| found.number);
+            if let Some(number) = number {
+                all.entry(number).or_insert(Segment { number, offset: *offset, headed: false, stable: 0 });
+            }
+        }
+        Ok(all.into_values().collect())
+    }
+
+    /// Those without a header that are not empty, in words.
+    fn headless_with_something(&self) -> io::Result<Vec<String>> {
+        let mut words = Vec::new();
+        for offset in &self.headless {
+            let mut beginning = vec![0; LOOKED_AT_BYTES];
+            let read = self.file.read_at(&mut beginning, *offset)?;
+            if beginning.iter().take(read).any(|byte| *byte != 0) {
+                words.push(format!("the head of the segment at byte {offset} of the log cannot be read"));
+            }
+        }
+        Ok(words)
     }
 
     /// Reads a segment.
@@ -176,8 +201,8 @@ impl Log {
     /// # Errors
     /// When the file cannot be read.
     pub(super) fn read(&self, segment: Segment) -> io::Result<Contents> {
-        let bytes = self.bytes(segment.offset)?;
-        let mut read = Contents { bytes, pieces: Vec::new(), full: false, overwritten: false };
+        let bytes = self.segment(segment.offset)?;
+        let mut read = Contents { bytes, pieces: Vec::new() };
         let mut at = SEGMENT_HEADER;
         while at + MESSAGE_HEADER_MOST <= SEGMENT_BYTES {
             if let Some(found) = message(&read.bytes, at).filter(|found| found.number == segment.number) {
@@ -191,15 +216,15 @@ impl Log {
             let rest = read.bytes.get(at..).unwrap_or_default();
             let empty = rest.iter().all(|byte| *byte == 0);
             let next = (at + 1..read.bytes.len()).take_while(|_| !empty).find_map(|at| message(&read.bytes, at));
-            read.overwritten = next.as_ref().is_some_and(|next| next.number != segment.number);
-            let until = next.filter(|_| !read.overwritten).map(|next| next.at);
-            read.pieces.push(Piece::Torn { at, until });
-            match until {
-                Some(until) => at = until,
-                None => return Ok(read),
+            let goes_on = next.as_ref().is_some_and(|next| next.number == segment.number);
+            let overwritten = next.as_ref().is_some_and(|next| next.number > segment.number);
+            let until = next.map_or(read.bytes.len(), |next| next.at);
+            read.pieces.push(Piece::Torn(Torn { at, until, goes_on, overwritten }));
+            if !goes_on {
+                break;
             }
+            at = until;
         }
-        read.full = true;
         Ok(read)
     }
 
@@ -207,68 +232,19 @@ impl Log {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(super) fn body(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    pub(super) fn bytes(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        if self.length.checked_sub(offset).is_none_or(|rest| rest < length as u64) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
-    /// Where sled's reading ends: behind what is stable everything must follow on what was before.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub(super) fn end(&self) -> io::Result<End> {
-        let tail = self.stable / SEGMENT;
-        let mut end = End { at: 0, full: false, tail };
-        for (number, segment) in (tail..).zip(self.segments(tail)) {
-            if segment.number != number || !segment.headed {
-                break;
-            }
-            let contents = self.read(segment)?;
-            let torn = contents.pieces.iter().find_map(|piece| match piece {
-                Piece::Torn { at, .. } => Some(*at),
-                Piece::Message(_) => None,
-            });
-            let at = torn.map_or(SEGMENT, |at| at as u64);
-            end = End { at: number * SEGMENT + at, full: torn.is_none(), tail };
-            if torn.is_some() {
-                break;
-            }
-        }
-        // A batch that is not whole does not count.
-        for segment in self.segments(tail.saturating_sub(1)).take_while(|segment| segment.number * SEGMENT < end.at) {
-            let contents = self.read(segment)?;
-            for piece in &contents.pieces {
-                let Piece::Message(found) = piece else { break };
-                let begins = segment.number * SEGMENT + found.at as u64;
-                if found.kind == Kind::Manifest && begins < end.at && batch_end(contents.body(found)) >= end.at {
-                    return Ok(End { at: begins, full: false, tail });
-                }
-            }
-        }
-        Ok(end)
-    }
-
-    /// Whether the log ends before what was once stable.
-    pub(super) fn is_cut(&self, end: End) -> bool {
-        let Some(last) = self.stable.max(self.snapshot).checked_sub(1) else { return false };
-        let there = self.segments.get(&(last / SEGMENT)).is_some_and(|segment| segment.headed);
-        // Of the segment that begins there nothing may have been written yet.
-        !there || (!self.snapshot.is_multiple_of(SEGMENT) && end.at < self.snapshot)
-    }
-
-    fn bytes(&self, offset: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; SEGMENT_BYTES];
-        let mut length = 0;
-        loop {
-            let rest = bytes.get_mut(length..).unwrap_or_default();
-            match self.file.read_at(rest, offset + length as u64)? {
-                0 => break,
-                read => length += read,
-            }
-        }
-        bytes.truncate(length);
-        Ok(bytes)
+    /// The bytes of a segment, as far as they are there.
+    fn segment(&self, offset: u64) -> io::Result<Vec<u8>> {
+        let rest = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(SEGMENT_BYTES);
+        self.bytes(offset, rest.min(SEGMENT_BYTES))
     }
 }
 
@@ -277,27 +253,6 @@ impl Contents {
     pub(super) fn body(&self, message: &Message) -> &[u8] {
         self.bytes.get(message.body.clone()).unwrap_or_default()
     }
-}
-
-/// The position up to which sled's newest snapshot speaks; 0 where there is none that can be read.
-fn snapshot(dir: &Path) -> io::Result<u64> {
-    let mut newest = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(position) = name.strip_prefix(SNAPSHOT).and_then(|hex| u64::from_str_radix(hex, 16).ok()) else {
-            continue;
-        };
-        let bytes = fs::read(entry.path())?;
-        let sound = bytes.split_last_chunk::<4>().is_some_and(|(rest, sum)| {
-            let said = rest.len().checked_sub(8).and_then(|length| rest.get(..length));
-            said.is_some_and(|said| crc32fast::hash(said) == u32::from_le_bytes(*sum))
-        });
-        if sound {
-            newest = newest.max(position);
-        }
-    }
-    Ok(newest)
 }
 
 /// The position of the last message of a batch, as its manifest says.
@@ -336,6 +291,19 @@ fn message(bytes: &[u8], at: usize) -> Option<Message> {
     let start = at + 4 + head;
     let sound = u32::from_le_bytes(*sum) == !hasher.finalize();
     sound.then_some(Message { kind, page, number: segment, at, body: start..start + length })
+}
+
+/// Whether there is a message at a place that goes on behind the end of the file.
+fn is_cut_off(bytes: &[u8], at: usize) -> bool {
+    let header = || {
+        let (_sum, mut rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
+        Kind::of(take(&mut rest, 1)?[0])?;
+        let length = usize::try_from(number(&mut rest)?).ok()?;
+        let _segment = number(&mut rest)?;
+        let _page = number(&mut rest)?;
+        Some((length, rest.len()))
+    };
+    header().is_some_and(|(length, rest)| length > rest && length - rest <= SEGMENT_BYTES - bytes.len())
 }
 
 /// The next bytes.

@@ -14,7 +14,13 @@ type Range = (Vec<u8>, Vec<u8>);
 
 impl Pages {
     /// Finds the leaves and puts them in order.
-    pub(super) fn find_leaves(&mut self) -> Result<(), KvError> {
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(in crate::outbox) fn find_leaves(&mut self) -> Result<(), KvError> {
+        if !self.leaves.is_empty() {
+            return Ok(());
+        }
         let mut seen = HashSet::new();
         let holes = self.walk(&mut seen)?;
         self.settle(holes, &seen)
@@ -33,7 +39,10 @@ impl Pages {
                 self.leaves.push(Leaf { low, high, page: id });
                 continue;
             };
-            let bytes = self.body(base)?;
+            let Some(bytes) = self.body(base)? else {
+                holes.push((low, high));
+                continue;
+            };
             let Some(node) = Node::read(&bytes) else {
                 holes.push((low, high));
                 continue;
@@ -63,6 +72,29 @@ impl Pages {
         Ok(holes)
     }
 
+    /// The leaf that a key is in: from the root down.
+    pub(super) fn leaf_down_to(&self, key: &[u8]) -> Result<Option<Leaf>, KvError> {
+        let mut seen = HashSet::new();
+        let mut at = self.root;
+        while let Some(page) = at.filter(|page| seen.insert(*page)) {
+            let unreadable = || KvError::Damaged(format!("page {page} of the store cannot be read"));
+            let base = self.pages.get(&page).and_then(|page| page.base).ok_or_else(unreadable)?;
+            let bytes = self.body(base)?.ok_or_else(unreadable)?;
+            let node = Node::read(&bytes).ok_or_else(unreadable)?;
+            at = match &node.data {
+                _ if !node.high.is_empty() && key >= node.high => node.next,
+                Data::Leaf(_) => return Ok(Some(Leaf { low: node.low.to_vec(), high: node.high.to_vec(), page })),
+                Data::Index(children) => {
+                    let children = self.children(page, children, Node::merging_child(&bytes))?;
+                    let child =
+                        children.iter().rev().find(|(start, _)| [node.prefix, start].concat().as_slice() <= key);
+                    child.map(|(_, child)| *child)
+                }
+            };
+        }
+        Ok(None)
+    }
+
     /// The children of an index, without those that were put into the ones to their left.
     fn children(
         &self,
@@ -72,7 +104,7 @@ impl Pages {
     ) -> Result<Vec<(Vec<u8>, u64)>, KvError> {
         let mut children: Vec<_> = children.iter().map(|(key, child)| (key.to_vec(), *child)).collect();
         for place in self.pages.get(&page).map_or(&[][..], |page| &page.links) {
-            match Link::read(&self.body(*place)?) {
+            match self.body(*place)?.as_deref().and_then(Link::read) {
                 Some(Link::Merging(child)) => merging = Some(child),
                 Some(Link::Merged) => {
                     let merged = merging.take();
@@ -135,7 +167,7 @@ impl Pages {
                 .zip(last)
                 .map(|((first, _), (last, _))| (first.clone(), [last.as_slice(), &[0]].concat())));
         };
-        let bytes = self.body(base)?;
+        let Some(bytes) = self.body(base)? else { return Ok(None) };
         let node = Node::read(&bytes).filter(|node| matches!(node.data, Data::Leaf(_)));
         Ok(node.map(|node| (node.low.to_vec(), node.high.to_vec())))
     }
