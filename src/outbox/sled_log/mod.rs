@@ -16,6 +16,7 @@ use super::sled_kv::SEGMENT_BYTES;
 mod page;
 pub(super) mod pages;
 mod recovery;
+mod remains;
 mod snapshot;
 mod told;
 mod tree;
