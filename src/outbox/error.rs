@@ -44,7 +44,7 @@ pub enum OutboxError {
     },
     /// What is on disk is not what was written.
     #[error(
-        "outbox in {dir} is damaged: {finding}; nothing was deleted: `event-router outbox verify` tells all of it, and with the service stopped `event-router outbox salvage --into DIR` brings what can be read into a fresh outbox (then make that outbox.dir)"
+        "outbox in {dir} is damaged: {finding}; nothing was changed: `event-router outbox verify` tells all of it, and with the service stopped `event-router outbox salvage --into DIR` brings what can be read into a fresh outbox (then make that outbox.dir)"
     )]
     Damaged {
         /// The outbox's directory.

@@ -215,7 +215,7 @@ fn damage_is_65_with_directory_and_finding_and_nothing_is_deleted() {
     let output = run(dir.path(), &["outbox", "stats"], &[]);
     assert_eq!(output.status.code(), Some(65), "{}", told(&output));
     assert!(told(&output).contains(
-        "outbox in data is damaged: CURRENT names data/generation-000001, which holds no store; nothing was deleted"
+        "outbox in data is damaged: CURRENT names data/generation-000001, which holds no store; nothing was changed"
     ));
     current("format 9\ngeneration 1\n");
     let output = run(dir.path(), &["outbox", "stats"], &[]);
