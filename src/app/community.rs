@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::ingest::explain;
+use super::explain::explain;
 use crate::domain::ids::DestinationName;
 use crate::domain::route::Rule;
 use crate::outbox::OutboxError;

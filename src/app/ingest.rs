@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::converter::Converter;
+use super::explain::explain;
 use crate::clock::Clock;
 use crate::delivery::{BackoffSettings, backoff};
 use crate::domain::convert::mend;
@@ -97,6 +98,7 @@ impl Ingest {
                 committed,
                 renewal: None,
                 held: false,
+                alarm: None,
                 sessions: SessionBudget::new(self.clock.now()),
                 jitter: StdRng::seed_from_u64(self.seed),
             };
@@ -127,6 +129,8 @@ struct Intake<'a> {
     renewal: Option<Moment>,
     /// VK has refused one: it is not asked before that moment, whatever polls bring.
     held: bool,
+    /// It did so for a reason that a person must mend: that is trouble, although the session there is goes on.
+    alarm: Option<String>,
     /// How often a session may still be asked for.
     sessions: SessionBudget,
     jitter: StdRng,
@@ -203,6 +207,12 @@ impl Intake<'_> {
                 self.take(commit, &ts, &[]).await?;
                 self.detour("VK says again and again that history is lost (failed 1)").await;
             }
+            Ok(PollReply::OutdatedNowhere) if self.session.outdated_nowhere() => {
+                self.detour("VK says again and again that history is lost (failed 1), and not where to go on").await;
+            }
+            Ok(PollReply::OutdatedNowhere) => {
+                self.fail("VK says that history is lost (failed 1), and not where to go on".to_owned()).await;
+            }
             Ok(PollReply::KeyExpired) => {
                 tracing::info!("the Long Poll key has expired; a new one is asked for, ts stays");
                 self.session.key_expired();
@@ -248,11 +258,20 @@ impl Intake<'_> {
             }
             Err(error) => {
                 let pause = self.refused(&error);
-                tracing::warn!(
-                    error = explain(&error),
-                    pause_ms = millis(pause),
-                    "no new Long Poll session is to be had now; the one there is goes on"
-                );
+                let (error, pause_ms) = (explain(&error), millis(pause));
+                if self.alarm.is_some() {
+                    tracing::error!(
+                        error,
+                        pause_ms,
+                        "VK gives no new Long Poll session; the one there is goes on while it lasts"
+                    );
+                } else {
+                    tracing::warn!(
+                        error,
+                        pause_ms,
+                        "no new Long Poll session is to be had now; the one there is goes on"
+                    );
+                }
                 self.renewal = Some(self.ingest.clock.now().plus(pause));
                 self.held = true;
             }
@@ -261,13 +280,16 @@ impl Intake<'_> {
 
     /// VK gave a session.
     fn given(&mut self) {
-        (self.refusals, self.held) = (0, false);
+        (self.refusals, self.held, self.alarm) = (0, false, None);
         self.renewal = Some(self.ingest.clock.now().plus(self.ingest.client.session_max_age()));
     }
 
     /// VK gave none; how long it is left alone.
     fn refused(&mut self, error: &CallError) -> Duration {
         self.refusals = self.refusals.saturating_add(1);
+        let alarms = matches!(error, CallError::Api(error) if matches!(error.class(), ErrorClass::Alarm | ErrorClass::NeverRetry));
+        self.alarm =
+            alarms.then(|| format!("VK gives no new session, and the one there is will end: {}", explain(error)));
         let slow = matches!(error, CallError::Api(error) if matches!(error.class(), ErrorClass::LongPause | ErrorClass::Alarm | ErrorClass::NeverRetry));
         let settings = if slow { &SLOW_BACKOFF } else { &SESSION_BACKOFF };
         backoff::wait(settings, self.refusals, self.jitter.random::<f64>())
@@ -325,7 +347,11 @@ impl Intake<'_> {
     }
 
     fn heard(&self) {
-        self.ingest.status.heard(self.ingest.clock.now());
+        let now = self.ingest.clock.now();
+        self.ingest.status.heard(now);
+        if let Some(words) = &self.alarm {
+            self.ingest.status.polling_problem(now, words.clone(), self.renewal);
+        }
     }
 
     /// A poll brought nothing: wait before the next.
@@ -369,39 +395,9 @@ fn polled(reply: &Result<PollReply<'_>, WireError>) -> Polled {
     match reply {
         Ok(PollReply::Updates { updates, .. }) if updates.is_empty() => Polled::Empty,
         Ok(PollReply::Updates { .. }) => Polled::Updates,
-        Ok(PollReply::Outdated { .. }) => Polled::Outdated,
+        Ok(PollReply::Outdated { .. } | PollReply::OutdatedNowhere) => Polled::Outdated,
         Ok(PollReply::KeyExpired) => Polled::KeyExpired,
         Ok(PollReply::Lost) => Polled::Lost,
         Ok(PollReply::Unknown { .. }) | Err(_) => Polled::Unusable,
     }
-}
-
-/// An error of the session call in words that say what to do.
-#[must_use]
-pub fn explain(error: &CallError) -> String {
-    let remedy = match error {
-        CallError::Api(api) => match (api.code, api.class()) {
-            _ if ["long poll", "longpoll"].iter().any(|words| api.message.to_lowercase().contains(words)) => {
-                "turn Long Poll on in the community's settings (API usage, Long Poll API)"
-            }
-            (42, _) => {
-                "the token may not be used from this address: change that in the community's settings, or use another"
-            }
-            (29, _) => {
-                "VK limits this call; it is tried again slowly; if that goes on for hours, the token may lack the right 'community management'"
-            }
-            (14, _) => "VK asks for a captcha, which no service can solve: use the community's own token",
-            (203, _) => "check that vk.group_id (GROUPID) and vk.token (TOKEN) are of the same community",
-            (5 | 27 | 28, _) => {
-                "make a new token in the community's settings (API usage) and put it into vk.token (TOKEN)"
-            }
-            (_, ErrorClass::Alarm) => {
-                "the token needs the right 'community management', and Long Poll must be on in the community's settings (API usage, Long Poll API)"
-            }
-            (100 | 125, _) => "check vk.group_id (GROUPID)",
-            _ => return error.to_string(),
-        },
-        _ => return error.to_string(),
-    };
-    format!("{error}; {remedy}")
 }

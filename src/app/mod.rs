@@ -8,6 +8,7 @@ mod backfill;
 mod batch;
 mod community;
 pub mod converter;
+pub mod explain;
 pub mod ingest;
 mod line;
 pub mod log;

@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Failure, say};
 use super::render::{table, text};
-use crate::app::ingest::explain;
+use crate::app::explain::explain;
 use crate::app::settings::Settings;
 use crate::config::Loaded;
 use crate::domain::route::{Conditions, Rule, Table};

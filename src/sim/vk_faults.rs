@@ -14,6 +14,8 @@ use serde_json::json;
 pub enum Fault {
     /// `failed` 1: everything up to now is forgotten.
     Failed1,
+    /// `failed` 1 that does not say where to go on; nothing is forgotten.
+    Failed1Nowhere,
     /// `failed` 2: the key has expired.
     Failed2,
     /// `failed` 3: everything is forgotten, and the key has expired.
@@ -55,6 +57,7 @@ pub(super) fn body(fault: Fault, whole: impl FnOnce() -> String) -> Response {
         (status, [("content-type", "text/html")], format!("<html><h1>{status}</h1></html>")).into_response()
     };
     match fault {
+        Fault::Failed1Nowhere => json!({ "failed": 1 }).to_string().into_response(),
         Fault::FailedUnknown => json!({ "failed": 4, "min_version": 0, "max_version": 3 }).to_string().into_response(),
         Fault::Html502 => page(502),
         Fault::Status(status) => page(status),

@@ -95,6 +95,9 @@ fn answer(
     }
     let inner = &mut *server.inner();
     match method {
+        "groups.getLongPollServer" if inner.community()["is_enabled"] == json!(false) => {
+            Err((100, "longpoll for this group is not enabled".to_owned()))
+        }
         "groups.getLongPollServer" => {
             inner.age_key(server.settings());
             // Polls go where the client has found us: we may listen on every address.

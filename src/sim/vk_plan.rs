@@ -13,8 +13,9 @@ const LATE: Duration = Duration::from_secs(1);
 const EVERY: u64 = 50;
 
 /// What may spoil a poll, by name.
-pub const POLL_FAULTS: [(&str, Fault); 15] = [
+pub const POLL_FAULTS: [(&str, Fault); 16] = [
     ("failed1", Fault::Failed1),
+    ("failed1-no-ts", Fault::Failed1Nowhere),
     ("failed2", Fault::Failed2),
     ("failed3", Fault::Failed3),
     ("failed4", Fault::FailedUnknown),
@@ -54,7 +55,7 @@ pub const CALL_FAULTS: [(&str, Fault); 11] = [
     ("-restart", Fault::Restart),
 ];
 /// What is set by a number behind `=`.
-pub const LIMITS: [&str; 4] = ["window", "key", "rate", "quota"];
+pub const LIMITS: [&str; 5] = ["window", "key", "key-seconds", "rate", "quota"];
 /// A mix of everything that loses nothing which VK still has, and after which a client need not pause for minutes.
 pub const NIGHT: &str = "failed2@25, failed4@40, http502@20, http500@40, no-ts@40, cut@25, garbage@30, huge@300, hang@200, \
     slow@15, restart@25, key=30, session10@8, session502@8, session-cut@20, session-restart@12, api6@25, names10@12, \
@@ -117,6 +118,7 @@ fn one(word: &str, settings: &mut Settings) -> Option<()> {
         match name {
             "window" => settings.window = number,
             "key" => settings.key_polls = Some(number),
+            "key-seconds" => settings.key_span = Some(Duration::from_secs(number)),
             "rate" => settings.calls_a_second = Some(usize::try_from(number).ok()?),
             "quota" => settings.sessions_a_minute = Some(number),
             _ => return None,
@@ -165,13 +167,15 @@ mod tests {
 
     #[test]
     fn faults_are_asked_for_by_name() {
-        let settings = read("failed2@5, cut ,session29@10,error6,names-hang@2,window=7,key=3").expect("words");
+        let settings =
+            read("failed2@5, cut ,session29@10,error6,names-hang@2,window=7,key=3,key-seconds=9").expect("words");
         assert_eq!(settings.plan.polls, [(Fault::Failed2, 5), (Fault::Cut, EVERY)]);
         let (session, names): (&[_], &[_]) = (TARGETS[2].1, TARGETS[4].1);
         let calls: [(&[_], _, _); 3] =
             [(session, Fault::ApiError(29), 10), (&[], Fault::ApiError(6), EVERY), (names, Fault::Hang, 2)];
         assert_eq!(settings.plan.calls, calls);
         assert_eq!((settings.window, settings.key_polls), (7, Some(3)));
+        assert_eq!(settings.key_span, Some(Duration::from_secs(9)));
         assert_eq!(read("").map(|settings| settings.plan), Ok(Plan::default()));
     }
 

@@ -346,6 +346,11 @@ impl VkServer {
         self.inner().call_faults.clear();
     }
 
+    /// Polls are spoiled no more.
+    pub fn spare_polls(&self) {
+        self.inner().faults.clear();
+    }
+
     /// Sets what the community's Long Poll settings are: which types are on, and the version that shapes events.
     pub fn set_community(&self, settings: Value) {
         self.inner().set_community(settings);

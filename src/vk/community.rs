@@ -2,7 +2,7 @@
 //! Deliberately absent: asking VK (`client`).
 
 use super::wire::LongPollSettings;
-use crate::domain::route::Rule;
+use crate::domain::route::{Conditions, Rule};
 
 /// Where people change it.
 const PLACE: &str = "community settings → API usage → Long Poll API";
@@ -43,8 +43,20 @@ pub fn advice(told: &LongPollSettings, destinations: &[(&str, &Rule)]) -> Vec<St
                 "destination {name} waits for {wanted}, but {setting} is off, so none comes: turn it on in the {PLACE} → Event types"
             ));
         }
+        if is_off("message_new") && rule.0.iter().any(|table| needs_words(&table.all)) {
+            words.push(format!(
+                "destination {name} chooses by text, attachment or payload without naming types, but message_new is off, so no message comes: turn it on in the {PLACE} → Event types"
+            ));
+        }
     }
     words
+}
+
+/// Whether conditions name no type and ask for what messages have.
+fn needs_words(all: &Conditions) -> bool {
+    let asks =
+        all.text_prefix.is_some() || all.text_regex.is_some() || all.attachment.is_some() || all.payload.is_some();
+    all.event_type.is_none() && asks
 }
 
 /// The types that a rule names.
@@ -75,7 +87,7 @@ fn older(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::route::{Conditions, Table};
+    use crate::domain::route::Table;
     use crate::vk::wire::settings_reply;
 
     fn told(enabled: bool, version: &str, on: &[&str]) -> LongPollSettings {
@@ -110,6 +122,15 @@ mod tests {
         assert!(words[2].contains("likes waits for like_add, but like_add is off"), "{words:?}");
         assert!(words[3].contains("waits for reaction_changed, but message_reaction_event is off"), "{words:?}");
         assert!(words.iter().all(|words| words.contains("Long Poll API")), "{words:?}");
+    }
+
+    #[test]
+    fn who_chooses_by_text_waits_for_messages() {
+        let all = Conditions { text_prefix: Some(vec!["!".to_owned()]), ..Conditions::default() };
+        let rules = [Rule(vec![Table { all, not: None }])];
+        let words = advice(&told(true, "5.199", &["wall_post_new"]), &[("commands", &rules[0])]);
+        assert!(words.len() == 1 && words[0].contains("commands chooses by text"), "{words:?}");
+        assert_eq!(advice(&told(true, "5.199", &["message_new"]), &[("commands", &rules[0])]), Vec::<String>::new());
     }
 
     #[test]

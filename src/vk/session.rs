@@ -11,14 +11,21 @@ use crate::domain::ids::Ts;
 const FIRST_WISH: u32 = 3;
 /// How often that number doubles while no poll makes sense: VK limits how often it gives a session, and a bad night is long.
 const WISH_DOUBLINGS: u32 = 4;
+/// After how many such answers in a row `failed` 1 without a ts is believed: by then a new session has been tried.
+const NOWHERES: u32 = 8;
+/// VK's words, in ours.
+const LOST: &str = "failed 3: VK has lost the history and the key; everything since is gone";
+const NOWHERE: &str = "failed 1 again and again, without a ts to go on with: the history is outdated or partly lost";
 
 /// Where we stand with VK.
 #[derive(Debug, Default)]
 pub struct Session {
     session: Option<SessionReply>,
     ts: Option<Ts>,
-    /// VK said that the information is lost: the next session's ts is taken instead of ours.
-    lost: bool,
+    /// VK said, in these words, that the information is lost: the next session's ts is taken instead of ours.
+    lost: Option<&'static str>,
+    /// How often in a row VK said that the history is outdated, and not where to go on.
+    nowhere: u32,
     /// Polls in a row that brought nothing of sense, since a new session was last wished for.
     unreadable: u32,
     /// How often in a row one was wished for so.
@@ -74,7 +81,7 @@ impl Session {
     #[must_use]
     pub fn step(&self) -> Step<'_> {
         match (&self.session, &self.ts) {
-            (Some(session), Some(ts)) if !self.lost => Step::Poll { session, ts },
+            (Some(session), Some(ts)) if self.lost.is_none() => Step::Poll { session, ts },
             _ => Step::Open,
         }
     }
@@ -84,13 +91,10 @@ impl Session {
         let ts = session.ts.clone();
         self.session = Some(session);
         self.unreadable = 0;
-        match &self.ts {
-            None => Some(Commit { ts, gap: None }),
-            Some(from) if self.lost => {
-                let words = "failed 3: VK has lost the history and the key; everything since is gone".to_owned();
-                Some(Commit { gap: Some((from.clone(), words)), ts })
-            }
-            Some(_) => None,
+        match (&self.ts, self.lost) {
+            (None, _) => Some(Commit { ts, gap: None }),
+            (Some(from), Some(words)) => Some(Commit { gap: Some((from.clone(), words.to_owned())), ts }),
+            (Some(_), None) => None,
         }
     }
 
@@ -108,6 +112,20 @@ impl Session {
         Commit { gap: from.map(|from| (from, words)), ts }
     }
 
+    /// `failed` 1 that does not say where to go on. Answers whether it has been said so often that the next session's ts is
+    /// taken: until then it is an answer that makes no sense.
+    #[must_use = "otherwise the poll is to be tried again"]
+    pub fn outdated_nowhere(&mut self) -> bool {
+        self.nowhere += 1;
+        let believed = self.nowhere >= NOWHERES;
+        if believed {
+            self.session = None;
+            self.lost = Some(NOWHERE);
+            self.made_sense();
+        }
+        believed
+    }
+
     /// `failed` 2: a new key is needed, ts stays.
     pub fn key_expired(&mut self) {
         self.session = None;
@@ -117,7 +135,7 @@ impl Session {
     /// `failed` 3: a new key and a new ts are needed.
     pub fn lost(&mut self) {
         self.session = None;
-        self.lost = true;
+        self.lost = Some(LOST);
         self.made_sense();
     }
 
@@ -139,12 +157,13 @@ impl Session {
     pub fn committed(&mut self, commit: Commit) {
         self.at_a_gap = commit.gap.is_some() || self.at_a_gap && self.ts.as_ref() == Some(&commit.ts);
         self.ts = Some(commit.ts);
-        self.lost = false;
+        self.lost = None;
     }
 
     fn made_sense(&mut self) {
         self.unreadable = 0;
         self.wishes = 0;
+        self.nowhere = 0;
     }
 }
 
@@ -301,6 +320,25 @@ mod tests {
         assert_eq!(gaps(&["7", "7", "6"]), [true, false, true]);
     }
 
+    /// Where VK does not say where to go on, nothing is given up before it has said so through a new session as well.
+    #[test]
+    fn a_history_that_is_outdated_without_a_way_on_is_a_gap_at_last() {
+        let mut session = Session::new(Some(ts("4")));
+        assert_eq!(session.opened(reply("10")), None);
+        for _ in 1..NOWHERES {
+            assert!(!session.outdated_nowhere());
+            assert_eq!(asks(&session), "poll 4");
+            assert_eq!(session.opened(reply("10")), None);
+        }
+        assert!(session.outdated_nowhere());
+        assert_eq!(asks(&session), "open");
+        let commit = session.opened(reply("20")).expect("to be committed");
+        assert_eq!(commit.gap(), Some(&(ts("4"), NOWHERE.to_owned())));
+        session.committed(commit);
+        assert_eq!(asks(&session), "poll 20");
+        assert!(!session.outdated_nowhere());
+    }
+
     #[test]
     fn a_commit_that_failed_leaves_everything_as_it_was() {
         let mut session = Session::new(Some(ts("4")));
@@ -332,7 +370,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_ts_is_ever_asked_with_before_it_was_committed(start in prop::option::of(0u32..5), steps in prop::collection::vec((0u8..6, 0u32..50, any::<bool>()), 0..80)) {
+        fn no_ts_is_ever_asked_with_before_it_was_committed(start in prop::option::of(0u32..5), steps in prop::collection::vec((0u8..7, 0u32..50, any::<bool>()), 0..80)) {
             let mut session = Session::new(start.map(|n| ts(&n.to_string())));
             let mut on_disk = start.map(|n| n.to_string());
             for (kind, number, commits) in steps {
@@ -346,6 +384,7 @@ mod tests {
                     (_, 1) => Some(session.outdated(ts(&number))),
                     (_, 2) => { session.key_expired(); None }
                     (_, 3) => { session.lost(); None }
+                    (_, 4) => { let _believed = session.outdated_nowhere(); None }
                     _ => { let _wished = session.unreadable(); None }
                 };
                 if let Some(commit) = commit.filter(|_| commits) {

@@ -47,6 +47,8 @@ pub enum PollReply<'a> {
         /// Where to go on.
         ts: Ts,
     },
+    /// The same, and it does not say where.
+    OutdatedNowhere,
     /// `failed` 2: the key has expired.
     KeyExpired,
     /// `failed` 3: the information is lost: new key and new ts.
@@ -77,7 +79,7 @@ pub fn poll_reply(body: &str) -> Result<PollReply<'_>, WireError> {
         return Ok(PollReply::Updates { ts: ts(shape.ts)?, updates: shape.updates.ok_or_else(|| lacks("updates"))? });
     };
     match failed.as_str().parse() {
-        Ok(1) => Ok(PollReply::Outdated { ts: ts(shape.ts)? }),
+        Ok(1) => Ok(shape.ts.map_or(PollReply::OutdatedNowhere, |AnyTs(ts)| PollReply::Outdated { ts })),
         Ok(2) => Ok(PollReply::KeyExpired),
         Ok(3) => Ok(PollReply::Lost),
         Ok(code) => Ok(PollReply::Unknown { code }),
@@ -411,6 +413,7 @@ mod tests {
         match poll_reply(body) {
             Ok(PollReply::Updates { ts, updates }) => format!("ts {ts}, {} updates", updates.len()),
             Ok(PollReply::Outdated { ts }) => format!("outdated, {ts}"),
+            Ok(PollReply::OutdatedNowhere) => "outdated, nowhere".to_owned(),
             Ok(PollReply::KeyExpired) => "key".to_owned(),
             Ok(PollReply::Lost) => "lost".to_owned(),
             Ok(PollReply::Unknown { code }) => format!("unknown {code}"),
@@ -425,6 +428,7 @@ mod tests {
             (r#"{"ts":2587,"updates":[{"type":"x"},7]}"#, "ts 2587, 2 updates"),
             (r#"{"failed":1,"ts":2593}"#, "outdated, 2593"),
             (r#"{"failed":1,"ts":"2593"}"#, "outdated, 2593"),
+            (r#"{"failed":1}"#, "outdated, nowhere"),
             (r#"{"failed":2}"#, "key"),
             (r#"{"failed":3}"#, "lost"),
             (r#"{"failed":4,"min_version":0,"max_version":3}"#, "unknown 4"),
@@ -439,7 +443,6 @@ mod tests {
             "null",
             "[]",
             "{}",
-            r#"{"failed":1}"#,
             r#"{"failed":1,"ts":""}"#,
             r#"{"failed":"soon"}"#,
             r#"[null,"5",[]]"#,

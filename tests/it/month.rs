@@ -25,7 +25,8 @@ const CHATS: i64 = 6;
 const SESSION: &str = "groups.getLongPollServer";
 
 /// What a poll may meet at night. None of it loses anything that VK has.
-const POLLS: [Fault; 8] = [
+const POLLS: [Fault; 9] = [
+    Fault::Failed1Nowhere,
     Fault::Failed2,
     Fault::FailedUnknown,
     Fault::Html502,
@@ -157,7 +158,13 @@ impl Month {
                 self.stop().await;
                 let head = self.rig.vk.head();
                 (0..1 + self.below(40)).for_each(|_| self.happens(true));
-                self.rig.vk.forget();
+                // It has lost the history, or the key as well.
+                if self.below(2) == 0 {
+                    self.rig.vk.forget();
+                } else {
+                    self.rig.vk.spare_polls();
+                    self.rig.vk.inject(Fault::Failed3);
+                }
                 assert!(self.rig.vk.head() > head);
                 self.gaps += 1;
                 self.start();

@@ -647,6 +647,11 @@ impl Watched {
                 assert_eq!(failed, Some(1), "{text}");
                 Some(self.session.outdated(ts))
             }
+            Ok(PollReply::OutdatedNowhere) => {
+                assert_eq!(failed, Some(1), "{text}");
+                self.lost |= self.session.outdated_nowhere();
+                None
+            }
             Ok(PollReply::KeyExpired) => {
                 assert_eq!(failed, Some(2), "{text}");
                 self.session.key_expired();

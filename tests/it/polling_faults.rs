@@ -33,7 +33,9 @@ async fn check(fault: Fault, gaps: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_to_an_answer_that_makes_no_sense() {
-    for fault in [Fault::FailedUnknown, Fault::Html502, Fault::Json500, Fault::NoTs, Fault::Garbage] {
+    for fault in
+        [Fault::Failed1Nowhere, Fault::FailedUnknown, Fault::Html502, Fault::Json500, Fault::NoTs, Fault::Garbage]
+    {
         check(fault, 0).await;
     }
 }
