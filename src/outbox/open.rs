@@ -15,7 +15,7 @@ use super::lock::Lock;
 use super::reserve;
 use super::sled_kv::SledKv;
 use super::sled_log::pages::{Pages, View};
-use super::soundness::{check, judge};
+use super::soundness::{check, judge, recount};
 use super::state::State;
 
 /// The number of the first generation.
@@ -67,8 +67,12 @@ impl Store {
         // sled mends by forgetting: what it would lose is found before it is let at the store.
         Pages::recovered(&path).and_then(|mut pages| judge(&mut pages, dir)).map_err(told)?;
         reserve::release_if_short(dir).map_err(disk)?;
-        let store = Self::of(dir, generation, SledKv::open(&path).map_err(told)?, lock);
-        check(store.kv.as_ref(), dir).map_err(told)?;
+        let kv = SledKv::open(&path).map_err(told)?;
+        check(&kv, dir).map_err(told)?;
+        if kv.is_without_snapshots() {
+            recount(&kv).map_err(told)?;
+        }
+        let store = Self::of(dir, generation, kv, lock);
         // A copy that was not finished, or one that was replaced: CURRENT names the one that counts, and it is sound.
         for other in generations::all(dir).map_err(disk)? {
             if other != generations::directory(dir, generation) {

@@ -136,7 +136,7 @@ fn best_readable(from: &Path, current: Option<u32>) -> Result<Option<(Pages, u64
     for generation in generations.iter().filter(|path| path.join("db").is_file()) {
         let mut pages = Pages::open(generation, View::AsOpened)?;
         let all_there = generations::witnessed(from).is_some_and(|durable| durable <= commits_of(&pages));
-        if !all_there || pages.findings().1 > 0 {
+        if !all_there || pages.findings().1 > 0 || !pages.doubts().is_empty() {
             pages = Pages::open(generation, View::Everything)?;
         }
         let known = (commits_of(&pages), records_in(&pages)?);

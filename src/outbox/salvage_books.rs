@@ -12,6 +12,8 @@ use super::unfinished::Unfinished;
 use crate::domain::ids::{Seq, Ts, TsJump};
 use crate::domain::time::Moment;
 
+/// How many lost records of gaps get another in their place.
+const GAPS_REPLACED: usize = 1000;
 /// How many missing ranges get a gap of their own.
 const RANGES_TOLD: usize = 100;
 
@@ -61,11 +63,10 @@ impl Salvage {
         }
         head.next_gap = head.next_gap.max(self.last_gap + 1);
         // Chats refer to gaps by their numbers: none of them is given again.
-        for number in 1..head.next_gap {
-            if !self.gaps.contains(&number) {
-                self.hole(format!("gap {number}"));
-                target.write(keys::gap(number), &gap(now, "the record of this gap was lost to damage of the outbox"));
-            }
+        let lost = (1..head.next_gap).filter(|number| !self.gaps.contains(number)).take(GAPS_REPLACED);
+        for number in lost.collect::<Vec<_>>() {
+            self.hole(format!("gap {number}"));
+            target.write(keys::gap(number), &gap(now, "the record of this gap was lost to damage of the outbox"));
         }
         for cause in self.losses() {
             target.write(keys::gap(head.next_gap), &gap(now, &cause));

@@ -56,6 +56,8 @@ pub struct SledKv {
     /// A handle of our own on sled's log file, for `fdatasync`.
     log: File,
     dir: PathBuf,
+    /// sled could not open it with its snapshots.
+    without_snapshots: bool,
 }
 
 impl SledKv {
@@ -70,11 +72,13 @@ impl SledKv {
         remove_half_made_snapshots(dir)?;
         remove_damaged_settings(dir)?;
         let fresh = !dir.join("db").exists();
+        let mut without_snapshots = false;
         let db = match open_in_time(dir)? {
             Err(KvError::Damaged(finding)) if !fresh => {
                 if !move_snapshots_aside(dir)? {
                     return Err(KvError::Damaged(finding));
                 }
+                without_snapshots = true;
                 open_in_time(dir)?
                     .map_err(|error| KvError::Damaged(format!("{finding}; without its snapshots: {error}")))?
             }
@@ -85,7 +89,7 @@ impl SledKv {
             fs::remove_file(unusable)?;
         }
         let log = File::open(dir.join("db"))?;
-        let store = Self { db, log, dir: dir.to_owned() };
+        let store = Self { db, log, dir: dir.to_owned(), without_snapshots };
         if fresh {
             // sled syncs neither its settings nor the directories that name its files.
             store.sync()?;
@@ -100,6 +104,11 @@ impl SledKv {
 }
 
 impl SledKv {
+    /// Whether sled had to read the whole log anew, which it does in its own way: what came of it is to be verified.
+    pub fn is_without_snapshots(&self) -> bool {
+        self.without_snapshots
+    }
+
     /// Lets sled write what it holds back. That is no barrier: a power cut may take any of it.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use self::pages::Place;
 use super::sled_kv::SEGMENT_BYTES;
 
 mod page;
@@ -25,8 +26,6 @@ mod tree;
 const SEGMENT_HEADER: usize = 4 + 8 + 8;
 /// No message begins so close to the end of its segment.
 const MESSAGE_HEADER_MOST: usize = 32;
-/// So much of a segment without a header is looked at for anything but zeros.
-const LOOKED_AT_BYTES: usize = 64 << 10;
 /// A segment in positions of the log.
 pub(super) const SEGMENT: u64 = SEGMENT_BYTES as u64;
 
@@ -139,6 +138,8 @@ pub(super) struct Log {
     headed: BTreeMap<u64, Segment>,
     /// Where the segments begin whose header cannot be read; most of them are free.
     headless: Vec<u64>,
+    /// What says of itself that it is the same segment as another.
+    twice: Vec<u64>,
 }
 
 impl Log {
@@ -149,13 +150,14 @@ impl Log {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let file = File::open(dir.join("db"))?;
         let length = file.metadata()?.len();
-        let mut log = Self { file, length, headed: BTreeMap::new(), headless: Vec::new() };
+        let mut log = Self { file, length, headed: BTreeMap::new(), headless: Vec::new(), twice: Vec::new() };
         for offset in (0..length).step_by(SEGMENT_BYTES) {
             let mut header = [0; SEGMENT_HEADER];
             let read = log.file.read_at(&mut header, offset)?;
             match head(&header).filter(|_| read == SEGMENT_HEADER) {
                 Some((number, stable)) => {
-                    log.headed.insert(number, Segment { number, offset, headed: true, stable });
+                    let segment = Segment { number, offset, headed: true, stable };
+                    log.twice.extend(log.headed.insert(number, segment).map(|other| other.offset));
                 }
                 None => log.headless.push(offset),
             }
@@ -188,13 +190,16 @@ impl Log {
     fn headless_with_something(&self) -> io::Result<Vec<String>> {
         let mut words = Vec::new();
         for offset in &self.headless {
-            let mut beginning = vec![0; LOOKED_AT_BYTES];
-            let read = self.file.read_at(&mut beginning, *offset)?;
-            if beginning.iter().take(read).any(|byte| *byte != 0) {
+            if self.segment(*offset)?.iter().any(|byte| *byte != 0) {
                 words.push(format!("the head of the segment at byte {offset} of the log cannot be read"));
             }
         }
         Ok(words)
+    }
+
+    /// Whether a place lies in the file.
+    fn holds(&self, place: &Place) -> bool {
+        place.offset.checked_add(place.length as u64).is_some_and(|end| end <= self.length)
     }
 
     /// Reads a segment.

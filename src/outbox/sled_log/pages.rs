@@ -35,6 +35,8 @@ pub(in crate::outbox) enum View {
 
 /// The page that names the trees.
 const NAMES_PAGE: u64 = 0;
+/// The page that counts sled's ids. Without it sled opens nothing.
+const COUNTER_PAGE: u64 = 1;
 
 /// Where a message is: its position in the log, its place in the file, the length of all of it.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +120,12 @@ impl Pages {
         let mut store = Self::empty(dir, View::AsOpened)?;
         let found = recover(&store.log, Snapshot::newest(dir)?)?;
         (store.pages, store.doubts) = (found.pages, found.doubts);
+        found.damage.into_iter().for_each(|words| store.finding(words));
         store.root = store.named_root()?;
+        let counter = store.pages.get(&COUNTER_PAGE).and_then(|page| page.base);
+        if counter.map(|place| store.body(place)).transpose()?.flatten().is_none() {
+            store.finding("the page of sled's counter cannot be read".to_owned());
+        }
         Ok(store)
     }
 

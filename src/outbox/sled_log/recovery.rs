@@ -5,7 +5,7 @@
 //!
 //! Deliberately absent: judging (`soundness`); what pages hold (`pages`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::pages::{Page, Place};
@@ -21,6 +21,9 @@ pub(super) struct Recovered {
     pub(super) pages: HashMap<u64, Page>,
     /// What it would pass over, in words. It may be remains of a segment that is being written over.
     pub(super) doubts: Vec<String>,
+    /// What is damage whatever comes of it, in words.
+    pub(super) damage: Vec<String>,
+    free: HashSet<u64>,
 }
 
 /// What is come by on the way.
@@ -37,12 +40,16 @@ pub(super) fn recover(log: &Log, snapshot: Snapshot) -> io::Result<Recovered> {
     let from = snapshot.stable / SEGMENT;
     let segments: Vec<Segment> = log.headed(from).collect();
     let stable = segments.iter().map(|segment| segment.stable).max().unwrap_or_default().max(from * SEGMENT);
-    let mut found = Recovered { pages: snapshot.pages, doubts: Vec::new() };
-    if !snapshot.stable.is_multiple_of(SEGMENT) && segments.first().is_none_or(|first| first.number != from) {
-        found.doubts.push("the log ends before what was on disk when the store was opened last".to_owned());
+    let mut found = Recovered { pages: snapshot.pages, free: snapshot.free, ..Recovered::default() };
+    if !snapshot.stable.is_multiple_of(SEGMENT) && segments.is_empty() {
+        found.damage.push("the log ends before what was on disk when the store was opened last".to_owned());
     }
+    let twice = log.twice.iter().map(|at| format!("the segment at byte {at} of the log is there twice"));
+    found.damage.extend(twice);
     found.doubts.extend(log.headless_with_something()?);
-    let Some(last) = end(log, &segments, stable)?.and_then(|end| end.checked_sub(1)) else { return Ok(found) };
+    let Some(last) = end(log, &segments, stable)?.and_then(|end| end.checked_sub(1)) else {
+        return found.looked_over(log);
+    };
     let reached = walk(log, &segments, Some(last), true, &mut |segment, step| match step {
         Step::Torn(at) => {
             let at = segment.offset + at as u64;
@@ -52,7 +59,7 @@ pub(super) fn recover(log: &Log, snapshot: Snapshot) -> io::Result<Recovered> {
             let position = segment.number * SEGMENT + message.at as u64;
             if position >= snapshot.stable {
                 let place = Place { position, offset: segment.offset + message.at as u64, length: message.length() };
-                apply(&mut found.pages, message, place);
+                found.apply(message, place);
             }
         }
     })?;
@@ -60,7 +67,7 @@ pub(super) fn recover(log: &Log, snapshot: Snapshot) -> io::Result<Recovered> {
         // Then sled does without its snapshots.
         return recover(log, Snapshot::default());
     }
-    Ok(found)
+    found.looked_over(log)
 }
 
 /// Where the log ends: behind what is stable every segment follows on the one before, without a tear.
@@ -121,19 +128,39 @@ fn walk(
     Ok(reached)
 }
 
-fn apply(pages: &mut HashMap<u64, Page>, message: &Message, place: Place) {
-    match message.kind {
-        Kind::Free => drop(pages.remove(&message.page)),
-        Kind::Link => {
-            if let Some(page) = pages.get_mut(&message.page)
-                && page.newest() < place.position
-            {
-                page.links.push(place);
+impl Recovered {
+    fn apply(&mut self, message: &Message, place: Place) {
+        match message.kind {
+            Kind::Free => {
+                self.pages.remove(&message.page);
+                self.free.insert(message.page);
             }
+            Kind::Link => {
+                if let Some(page) = self.pages.get_mut(&message.page)
+                    && page.newest() < place.position
+                {
+                    page.links.push(place);
+                }
+            }
+            Kind::Counter | Kind::Meta | Kind::Node | Kind::Blob => {
+                self.free.remove(&message.page);
+                self.pages.insert(message.page, Page { base: Some(place), links: Vec::new() });
+            }
+            Kind::Canceled | Kind::Cap | Kind::Manifest => {}
         }
-        Kind::Counter | Kind::Meta | Kind::Node | Kind::Blob => {
-            pages.insert(message.page, Page { base: Some(place), links: Vec::new() });
+    }
+
+    /// Looks for what sled cannot open at all: a page that is nowhere, or lies behind the end of the file.
+    fn looked_over(mut self, log: &Log) -> io::Result<Self> {
+        let last = self.pages.keys().chain(&self.free).max().copied();
+        let known = (self.pages.len() + self.free.len()) as u64;
+        if last.is_some_and(|last| known != last + 1) {
+            self.damage.push("a page of the store is nowhere in its log".to_owned());
         }
-        Kind::Canceled | Kind::Cap | Kind::Manifest => {}
+        let cut = |page: &Page| !page.base.iter().chain(&page.links).all(|place| log.holds(place));
+        if self.pages.values().any(cut) {
+            self.damage.push("the file of the log ends before what is in it".to_owned());
+        }
+        Ok(self)
     }
 }

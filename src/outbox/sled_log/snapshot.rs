@@ -1,7 +1,7 @@
 //! sled's snapshot: where the log has each page, as of the last time that it opened the store. Source: sled 0.34.7,
 //! `pagecache/snapshot.rs` and `serialization.rs`. Deliberately absent: what came to the log since (`recovery`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -17,6 +17,8 @@ pub(super) struct Snapshot {
     pub(super) stable: u64,
     /// The pages that are not free.
     pub(super) pages: HashMap<u64, Page>,
+    /// Those that are.
+    pub(super) free: HashSet<u64>,
 }
 
 impl Snapshot {
@@ -47,13 +49,14 @@ impl Snapshot {
         // An optional position is told as one more.
         let stable = signed(rest)?.checked_sub(1).and_then(|stable| u64::try_from(stable).ok()).unwrap_or_default();
         let _active_segment = number(rest)?;
-        let mut pages = HashMap::new();
+        let (mut pages, mut free) = (HashMap::new(), HashSet::new());
         let mut page = 0;
         while !rest.is_empty() {
             match take(rest, 1)?[0] {
                 0 => {
                     signed(rest)?;
                     pointer(rest)?;
+                    free.insert(page);
                 }
                 parts => {
                     let base = Some(place(rest)?);
@@ -63,7 +66,7 @@ impl Snapshot {
             }
             page += 1;
         }
-        Some(Self { stable, pages })
+        Some(Self { stable, pages, free })
     }
 }
 

@@ -48,6 +48,13 @@ impl Pages {
                 continue;
             };
             let (from, to) = (node.low.max(&low).to_vec(), lower(node.high, &high).to_vec());
+            // It is older than those around it: sled would take its word for what is theirs.
+            if self.view == View::AsOpened && node.high != to {
+                self.finding(format!(
+                    "page {id} of the store is older than those beside it, from {} on",
+                    keys::readable(&to)
+                ));
+            }
             if low < from {
                 holes.push((low, from.clone()));
             }
@@ -95,22 +102,18 @@ impl Pages {
         Ok(None)
     }
 
-    /// The children of an index, without those that were put into the ones to their left.
+    /// The children of an index, without those that are being put, or were put, into the ones to their left: these lead there.
     fn children(
         &self,
         page: u64,
         children: &[(&[u8], u64)],
-        mut merging: Option<u64>,
+        merging: Option<u64>,
     ) -> Result<Vec<(Vec<u8>, u64)>, KvError> {
-        let mut children: Vec<_> = children.iter().map(|(key, child)| (key.to_vec(), *child)).collect();
+        let there = children.iter().filter(|(_, child)| Some(*child) != merging);
+        let mut children: Vec<_> = there.map(|(key, child)| (key.to_vec(), *child)).collect();
         for place in self.pages.get(&page).map_or(&[][..], |page| &page.links) {
-            match self.body(*place)?.as_deref().and_then(Link::read) {
-                Some(Link::Merging(child)) => merging = Some(child),
-                Some(Link::Merged) => {
-                    let merged = merging.take();
-                    children.retain(|(_, child)| Some(*child) != merged);
-                }
-                _ => {}
+            if let Some(Link::Merging(child)) = self.body(*place)?.as_deref().and_then(Link::read) {
+                children.retain(|(_, other)| *other != child);
             }
         }
         Ok(children)
