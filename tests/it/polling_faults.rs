@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use event_router::clock::Clock;
 use event_router::domain::time::Moment;
-use event_router::sim::vk_server::Fault;
+use event_router::outbox::views::Stats;
+use event_router::sim::vk_server::{Fault, Settings};
 use serde_json::Value;
 
 use crate::rig::{Rig, within};
@@ -86,6 +87,7 @@ async fn what_vk_forgot_is_a_gap_from_the_ts_asked_with_to_the_one_it_gave() {
             (from.to_string(), (from + 7).to_string(), Some(7))
         );
         assert!(gap.cause.starts_with(words) && gap.last_heard.is_some(), "{gap:?}");
+        assert!(gap.away_seconds.is_some(), "{gap:?}");
         service.stop().await;
     }
 }
@@ -186,6 +188,20 @@ async fn an_event_never_waits_longer_for_a_name_than_allowed() {
     service.stop().await;
 }
 
+/// VK takes one call a second: names come late or not at all, events all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_calls_costs_names_and_no_event() {
+    let mut rig = Rig::against(Settings { calls_a_second: Some(1), ..Settings::default() }, &[("all", "")]).await;
+    let service = rig.start().await;
+    for n in 0..60 {
+        rig.message(n, "x", &["all"]);
+    }
+    rig.until_settled().await;
+    let balance = rig.assert_balanced();
+    assert_eq!((balance.repeats, rig.gaps().await.len()), (0, 0));
+    service.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_cannot_be_read_is_kept_and_harms_no_neighbour() {
     let mut rig = Rig::new(&[("all", "")], "").await;
@@ -221,6 +237,27 @@ async fn a_session_is_renewed_when_it_is_old_and_the_old_one_serves_until_then()
     rig.until_settled().await;
     let balance = rig.assert_balanced();
     assert_eq!((balance.repeats, rig.gaps().await.len()), (0, 0));
+    service.stop().await;
+}
+
+/// A token that has lost its right gives no new session: that is trouble although events still come, and it ends with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_only_a_person_can_mend_is_trouble_while_the_old_session_serves() {
+    const METHOD: &str = "groups.getLongPollServer";
+    let mut rig = Rig::with_vk(&[("all", "")], "session_max_age = \"1h\"").await;
+    let service = rig.start_by(Clock::hasty(Moment(1_790_000_000_000), 5000));
+    within("the first poll", rig.vk.until(|vk| !vk.polls().is_empty())).await;
+    (0..1000).for_each(|_| rig.vk.inject_call(METHOD, Fault::ApiError(15)));
+    let problem = |stats: &Stats| stats.polling.as_ref().and_then(|polling| polling.problem.clone());
+    let is_told = |stats: &Stats| problem(stats).is_some_and(|words| words.contains("the one there is will end"));
+    let stats = rig.until("it is told", is_told).await;
+    assert!(problem(&stats).is_some_and(|words| words.contains("community management")), "{:?}", stats.polling);
+    rig.message(1, "it still comes", &["all"]);
+    rig.until_settled().await;
+    rig.until("it is still told", is_told).await;
+    rig.vk.spare_calls();
+    rig.until("a new session", |stats| problem(stats).is_none()).await;
+    rig.assert_balanced();
     service.stop().await;
 }
 
