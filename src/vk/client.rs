@@ -410,6 +410,17 @@ pub(super) mod tests {
         check(|| Reply::Endless, |e| *e == CallError::TooLarge(BODY_BYTES)).await;
     }
 
+    /// An answer that is refused today is the same tomorrow: what may come in grows while polls fail.
+    #[tokio::test]
+    async fn the_bound_of_an_answer_grows_with_each_failure() {
+        let vk = FakeVk::start(|_| Reply::Endless).await;
+        let (client, session) = (vk.client(), opened(&format!("{}/wh7", vk.url)));
+        for failures in 0..3 {
+            let told = client.poll(&session, &session.ts, failures).await.expect_err("it never ends");
+            assert_eq!(told, CallError::TooLarge(BODY_BYTES << failures));
+        }
+    }
+
     #[tokio::test]
     async fn a_server_that_hangs_is_given_up() {
         let vk = FakeVk::start(|_| Reply::Hangs).await;
