@@ -88,6 +88,16 @@ impl Status {
         board.polling.answers += 1;
     }
 
+    /// VK answered, and yet something is in the way that will end it.
+    pub fn heard_in_trouble(&self, at: Moment, words: String, next_try: Option<Moment>) {
+        let mut board = self.lock();
+        board.polling.heard = Some(at);
+        board.polling.answers += 1;
+        let since = board.polling.problem.as_ref().map_or(at, |(since, _)| *since);
+        board.polling.problem = Some((since, words));
+        board.polling.next_try = next_try;
+    }
+
     /// What was in the way of polling is gone; whether VK answers is not known yet.
     pub fn polling_goes_on(&self) {
         let mut board = self.lock();

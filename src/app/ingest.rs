@@ -348,9 +348,9 @@ impl Intake<'_> {
 
     fn heard(&self) {
         let now = self.ingest.clock.now();
-        self.ingest.status.heard(now);
-        if let Some(words) = &self.alarm {
-            self.ingest.status.polling_problem(now, words.clone(), self.renewal);
+        match &self.alarm {
+            Some(words) => self.ingest.status.heard_in_trouble(now, words.clone(), self.renewal),
+            None => self.ingest.status.heard(now),
         }
     }
 

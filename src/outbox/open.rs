@@ -70,7 +70,7 @@ impl Store {
         let kv = SledKv::open(&path).map_err(told)?;
         check(&kv, dir).map_err(told)?;
         if kv.is_without_snapshots() {
-            recount(&kv).map_err(told)?;
+            recount(&kv).and_then(|()| kv.forget_snapshots()).map_err(told)?;
         }
         let store = Self::of(dir, generation, kv, lock);
         // A copy that was not finished, or one that was replaced: CURRENT names the one that counts, and it is sound.

@@ -63,6 +63,11 @@ impl Salvage {
         }
         head.next_gap = head.next_gap.max(self.last_gap + 1);
         // Chats refer to gaps by their numbers: none of them is given again.
+        let known = self.gaps.range(..head.next_gap).count() as u64;
+        let more = (head.next_gap - 1).saturating_sub(known + GAPS_REPLACED as u64);
+        if more > 0 {
+            self.hole(format!("{more} gaps more"));
+        }
         let lost = (1..head.next_gap).filter(|number| !self.gaps.contains(number)).take(GAPS_REPLACED);
         for number in lost.collect::<Vec<_>>() {
             self.hole(format!("gap {number}"));

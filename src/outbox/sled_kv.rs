@@ -72,7 +72,8 @@ impl SledKv {
         remove_half_made_snapshots(dir)?;
         remove_damaged_settings(dir)?;
         let fresh = !dir.join("db").exists();
-        let mut without_snapshots = false;
+        // They are there until what came of doing without them was found sound.
+        let mut without_snapshots = !named(dir, UNUSABLE)?.is_empty();
         let db = match open_in_time(dir)? {
             Err(KvError::Damaged(finding)) if !fresh => {
                 if !move_snapshots_aside(dir)? {
@@ -84,10 +85,6 @@ impl SledKv {
             }
             opened => opened?,
         };
-        // They were wrong, and sled has made a new one.
-        for unusable in named(dir, UNUSABLE)? {
-            fs::remove_file(unusable)?;
-        }
         let log = File::open(dir.join("db"))?;
         let store = Self { db, log, dir: dir.to_owned(), without_snapshots };
         if fresh {
@@ -107,6 +104,14 @@ impl SledKv {
     /// Whether sled had to read the whole log anew, which it does in its own way: what came of it is to be verified.
     pub fn is_without_snapshots(&self) -> bool {
         self.without_snapshots
+    }
+
+    /// What came of it is sound: the snapshots that could not be used are gone for good.
+    ///
+    /// # Errors
+    /// When they are still there.
+    pub(super) fn forget_snapshots(&self) -> Result<(), KvError> {
+        named(&self.dir, UNUSABLE)?.iter().try_for_each(|path| Ok(fs::remove_file(path)?))
     }
 
     /// Lets sled write what it holds back. That is no barrier: a power cut may take any of it.

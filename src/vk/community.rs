@@ -43,20 +43,29 @@ pub fn advice(told: &LongPollSettings, destinations: &[(&str, &Rule)]) -> Vec<St
                 "destination {name} waits for {wanted}, but {setting} is off, so none comes: turn it on in the {PLACE} → Event types"
             ));
         }
-        if is_off("message_new") && rule.0.iter().any(|table| needs_words(&table.all)) {
-            words.push(format!(
-                "destination {name} chooses by text, attachment or payload without naming types, but message_new is off, so no message comes: turn it on in the {PLACE} → Event types"
-            ));
+        for (what, types) in rule.0.iter().filter_map(|table| needs_one_of(&table.all)) {
+            if types.iter().all(|name| is_off(name)) {
+                words.push(format!(
+                    "destination {name} chooses by {what}, but {} are off, so no message comes: turn on what is needed in the {PLACE} → Event types",
+                    types.join(", ")
+                ));
+            }
         }
     }
     words
 }
 
-/// Whether conditions name no type and ask for what messages have.
-fn needs_words(all: &Conditions) -> bool {
-    let asks =
-        all.text_prefix.is_some() || all.text_regex.is_some() || all.attachment.is_some() || all.payload.is_some();
-    all.event_type.is_none() && asks
+/// What conditions that name no type ask for that messages have, and the settings of which one must be on for it.
+fn needs_one_of(all: &Conditions) -> Option<(&'static str, &'static [&'static str])> {
+    const MESSAGES: &[&str] = &["message_new", "message_reply", "message_edit"];
+    const PAYLOADS: &[&str] = &["message_new", "message_reply", "message_edit", "message_event"];
+    match all {
+        Conditions { event_type: Some(_), .. } => None,
+        Conditions { payload: Some(_), .. } => Some(("payload", PAYLOADS)),
+        Conditions { text_prefix: Some(_), .. } | Conditions { text_regex: Some(_), .. } => Some(("text", MESSAGES)),
+        Conditions { attachment: Some(_), .. } => Some(("attachment", MESSAGES)),
+        _ => None,
+    }
 }
 
 /// The types that a rule names.
@@ -130,7 +139,10 @@ mod tests {
         let rules = [Rule(vec![Table { all, not: None }])];
         let words = advice(&told(true, "5.199", &["wall_post_new"]), &[("commands", &rules[0])]);
         assert!(words.len() == 1 && words[0].contains("commands chooses by text"), "{words:?}");
-        assert_eq!(advice(&told(true, "5.199", &["message_new"]), &[("commands", &rules[0])]), Vec::<String>::new());
+        assert_eq!(advice(&told(true, "5.199", &["message_edit"]), &[("commands", &rules[0])]), Vec::<String>::new());
+        let all = Conditions { payload: Some(serde_json::Map::new()), ..Conditions::default() };
+        let rules = [Rule(vec![Table { all, not: None }])];
+        assert_eq!(advice(&told(true, "5.199", &["message_event"]), &[("buttons", &rules[0])]), Vec::<String>::new());
     }
 
     #[test]

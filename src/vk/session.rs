@@ -11,8 +11,9 @@ use crate::domain::ids::Ts;
 const FIRST_WISH: u32 = 3;
 /// How often that number doubles while no poll makes sense: VK limits how often it gives a session, and a bad night is long.
 const WISH_DOUBLINGS: u32 = 4;
-/// After how many such answers in a row `failed` 1 without a ts is believed: by then a new session has been tried.
-const NOWHERES: u32 = 8;
+/// After how many such answers, all through a session that was given after the first of them and with none of sense between, `failed`
+/// 1 without a ts is believed. Polls that fail are half a minute apart by then: that is about ten minutes.
+const NOWHERES: u32 = 20;
 /// VK's words, in ours.
 const LOST: &str = "failed 3: VK has lost the history and the key; everything since is gone";
 const NOWHERE: &str = "failed 1 again and again, without a ts to go on with: the history is outdated or partly lost";
@@ -24,8 +25,10 @@ pub struct Session {
     ts: Option<Ts>,
     /// VK said, in these words, that the information is lost: the next session's ts is taken instead of ours.
     lost: Option<&'static str>,
-    /// How often in a row VK said that the history is outdated, and not where to go on.
-    nowhere: u32,
+    /// VK said that the history is outdated, and not where to go on; how often since a new session was tried.
+    nowhere: Option<u32>,
+    /// Whether it was.
+    tried_anew: bool,
     /// Polls in a row that brought nothing of sense, since a new session was last wished for.
     unreadable: u32,
     /// How often in a row one was wished for so.
@@ -91,9 +94,13 @@ impl Session {
         let ts = session.ts.clone();
         self.session = Some(session);
         self.unreadable = 0;
+        self.tried_anew = self.nowhere.is_some();
         match (&self.ts, self.lost) {
             (None, _) => Some(Commit { ts, gap: None }),
-            (Some(from), Some(words)) => Some(Commit { gap: Some((from.clone(), words.to_owned())), ts }),
+            (Some(from), Some(words)) => {
+                let from = Some(from.clone()).filter(|from| !(self.at_a_gap && *from == ts));
+                Some(Commit { gap: from.map(|from| (from, words.to_owned())), ts })
+            }
             (Some(_), None) => None,
         }
     }
@@ -116,8 +123,9 @@ impl Session {
     /// taken: until then it is an answer that makes no sense.
     #[must_use = "otherwise the poll is to be tried again"]
     pub fn outdated_nowhere(&mut self) -> bool {
-        self.nowhere += 1;
-        let believed = self.nowhere >= NOWHERES;
+        let times = self.nowhere.map_or(0, |times| times + u32::from(self.tried_anew));
+        self.nowhere = Some(times);
+        let believed = times >= NOWHERES;
         if believed {
             self.session = None;
             self.lost = Some(NOWHERE);
@@ -163,7 +171,8 @@ impl Session {
     fn made_sense(&mut self) {
         self.unreadable = 0;
         self.wishes = 0;
-        self.nowhere = 0;
+        self.nowhere = None;
+        self.tried_anew = false;
     }
 }
 
@@ -325,10 +334,13 @@ mod tests {
     fn a_history_that_is_outdated_without_a_way_on_is_a_gap_at_last() {
         let mut session = Session::new(Some(ts("4")));
         assert_eq!(session.opened(reply("10")), None);
+        for _ in 0..2 * NOWHERES {
+            assert!(!session.outdated_nowhere(), "no new session was tried");
+        }
+        assert_eq!(session.opened(reply("10")), None);
         for _ in 1..NOWHERES {
             assert!(!session.outdated_nowhere());
             assert_eq!(asks(&session), "poll 4");
-            assert_eq!(session.opened(reply("10")), None);
         }
         assert!(session.outdated_nowhere());
         assert_eq!(asks(&session), "open");

@@ -139,7 +139,7 @@ pub(super) struct Log {
     /// Where the segments begin whose header cannot be read; most of them are free.
     headless: Vec<u64>,
     /// What says of itself that it is the same segment as another.
-    twice: Vec<u64>,
+    twice: Vec<Segment>,
 }
 
 impl Log {
@@ -157,7 +157,7 @@ impl Log {
             match head(&header).filter(|_| read == SEGMENT_HEADER) {
                 Some((number, stable)) => {
                     let segment = Segment { number, offset, headed: true, stable };
-                    log.twice.extend(log.headed.insert(number, segment).map(|other| other.offset));
+                    log.twice.extend(log.headed.insert(number, segment));
                 }
                 None => log.headless.push(offset),
             }

@@ -44,7 +44,8 @@ pub(super) fn recover(log: &Log, snapshot: Snapshot) -> io::Result<Recovered> {
     if !snapshot.stable.is_multiple_of(SEGMENT) && segments.is_empty() {
         found.damage.push("the log ends before what was on disk when the store was opened last".to_owned());
     }
-    let twice = log.twice.iter().map(|at| format!("the segment at byte {at} of the log is there twice"));
+    let twice = log.twice.iter().filter(|segment| segment.number >= from);
+    let twice = twice.map(|segment| format!("the segment at byte {} of the log is there twice", segment.offset));
     found.damage.extend(twice);
     found.doubts.extend(log.headless_with_something()?);
     let Some(last) = end(log, &segments, stable)?.and_then(|end| end.checked_sub(1)) else {
