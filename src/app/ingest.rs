@@ -202,15 +202,15 @@ impl Intake<'_> {
                 self.failures = 0;
                 self.detours = 0;
             }
-            Ok(PollReply::Outdated { ts: next }) => {
+            Ok(PollReply::Outdated { ts: Some(next) }) => {
                 let commit = self.session.outdated(next);
                 self.take(commit, &ts, &[]).await?;
                 self.detour("VK says again and again that history is lost (failed 1)").await;
             }
-            Ok(PollReply::OutdatedNowhere) if self.session.outdated_nowhere() => {
+            Ok(PollReply::Outdated { ts: None }) if self.session.outdated_nowhere() => {
                 self.detour("VK says again and again that history is lost (failed 1), and not where to go on").await;
             }
-            Ok(PollReply::OutdatedNowhere) => {
+            Ok(PollReply::Outdated { ts: None }) => {
                 self.fail("VK says that history is lost (failed 1), and not where to go on".to_owned()).await;
             }
             Ok(PollReply::KeyExpired) => {
@@ -395,7 +395,7 @@ fn polled(reply: &Result<PollReply<'_>, WireError>) -> Polled {
     match reply {
         Ok(PollReply::Updates { updates, .. }) if updates.is_empty() => Polled::Empty,
         Ok(PollReply::Updates { .. }) => Polled::Updates,
-        Ok(PollReply::Outdated { .. } | PollReply::OutdatedNowhere) => Polled::Outdated,
+        Ok(PollReply::Outdated { .. }) => Polled::Outdated,
         Ok(PollReply::KeyExpired) => Polled::KeyExpired,
         Ok(PollReply::Lost) => Polled::Lost,
         Ok(PollReply::Unknown { .. }) | Err(_) => Polled::Unusable,

@@ -11,7 +11,7 @@ use super::error::OutboxError;
 
 /// The on-disk format that this program writes, and the newest it reads.
 pub(super) const FORMAT: u32 = 1;
-/// The most bytes that are read of it.
+/// The most bytes that are read of a small file.
 const SMALL_FILE_BYTES: u64 = 4096;
 /// What the name of its successor begins with, until that is whole.
 const HALF_WRITTEN: &str = ".CURRENT";
@@ -27,19 +27,24 @@ pub(super) fn if_readable(dir: &Path) -> Result<Option<u32>, OutboxError> {
     }
 }
 
+/// The text of a file that is a few lines long.
+///
+/// # Errors
+/// When it cannot be read, or is no text.
+pub(super) fn small_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(SMALL_FILE_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// The generation that `CURRENT` names; nothing when there is no `CURRENT`.
 pub(super) fn read(dir: &Path) -> Result<Option<u32>, OutboxError> {
-    let path = dir.join("CURRENT");
-    let mut text = String::new();
-    match File::open(&path) {
-        Ok(file) => file.take(SMALL_FILE_BYTES).read_to_string(&mut text),
+    let text = match small_text(&dir.join("CURRENT")) {
+        Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => Err(error),
-    }
-    .map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => unreadable(dir, "it is no text"),
-        _ => OutboxError::of_store(dir, &error.into()),
-    })?;
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(unreadable(dir, "it is no text")),
+        Err(error) => return Err(OutboxError::of_store(dir, &error.into())),
+    };
     if !is_sound(&text) {
         return Err(unreadable(dir, "its last line, \"sum N\", does not fit what stands before it"));
     }

@@ -1,17 +1,16 @@
 //! The directory's lock, which says who holds it. Deliberately absent: what is in the directory.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::system::uname;
 
+use super::current::small_text;
 use super::error::OutboxError;
 
-/// The most bytes that are read of it.
-const SMALL_FILE_BYTES: u64 = 4096;
 /// How long it is left alone between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -27,9 +26,7 @@ impl Lock {
     /// # Errors
     /// When it cannot be read.
     pub fn holder(dir: &Path) -> io::Result<String> {
-        let mut holder = String::new();
-        File::open(dir.join("lock"))?.take(SMALL_FILE_BYTES).read_to_string(&mut holder)?;
-        Ok(match holder.trim() {
+        Ok(match small_text(&dir.join("lock"))?.trim() {
             "" => "a process that did not say which".to_owned(),
             words => format!("process {words}"),
         })

@@ -42,13 +42,11 @@ pub enum PollReply<'a> {
         /// Each update as it came.
         updates: Vec<&'a RawValue>,
     },
-    /// `failed` 1: the history is outdated or partly lost; go on with this ts.
+    /// `failed` 1: the history is outdated or partly lost.
     Outdated {
-        /// Where to go on.
-        ts: Ts,
+        /// Where to go on, if it says so.
+        ts: Option<Ts>,
     },
-    /// The same, and it does not say where.
-    OutdatedNowhere,
     /// `failed` 2: the key has expired.
     KeyExpired,
     /// `failed` 3: the information is lost: new key and new ts.
@@ -79,7 +77,7 @@ pub fn poll_reply(body: &str) -> Result<PollReply<'_>, WireError> {
         return Ok(PollReply::Updates { ts: ts(shape.ts)?, updates: shape.updates.ok_or_else(|| lacks("updates"))? });
     };
     match failed.as_str().parse() {
-        Ok(1) => Ok(shape.ts.map_or(PollReply::OutdatedNowhere, |AnyTs(ts)| PollReply::Outdated { ts })),
+        Ok(1) => Ok(PollReply::Outdated { ts: shape.ts.map(|AnyTs(ts)| ts) }),
         Ok(2) => Ok(PollReply::KeyExpired),
         Ok(3) => Ok(PollReply::Lost),
         Ok(code) => Ok(PollReply::Unknown { code }),
@@ -412,8 +410,8 @@ mod tests {
     fn told(body: &str) -> String {
         match poll_reply(body) {
             Ok(PollReply::Updates { ts, updates }) => format!("ts {ts}, {} updates", updates.len()),
-            Ok(PollReply::Outdated { ts }) => format!("outdated, {ts}"),
-            Ok(PollReply::OutdatedNowhere) => "outdated, nowhere".to_owned(),
+            Ok(PollReply::Outdated { ts: Some(ts) }) => format!("outdated, {ts}"),
+            Ok(PollReply::Outdated { ts: None }) => "outdated, nowhere".to_owned(),
             Ok(PollReply::KeyExpired) => "key".to_owned(),
             Ok(PollReply::Lost) => "lost".to_owned(),
             Ok(PollReply::Unknown { code }) => format!("unknown {code}"),

@@ -643,11 +643,11 @@ impl Watched {
                 assert_eq!(convert_all(&raw, false).len(), raw.len());
                 Some(self.session.updates(ts))
             }
-            Ok(PollReply::Outdated { ts }) => {
+            Ok(PollReply::Outdated { ts: Some(ts) }) => {
                 assert_eq!(failed, Some(1), "{text}");
                 Some(self.session.outdated(ts))
             }
-            Ok(PollReply::OutdatedNowhere) => {
+            Ok(PollReply::Outdated { ts: None }) => {
                 assert_eq!(failed, Some(1), "{text}");
                 self.lost |= self.session.outdated_nowhere();
                 None

@@ -123,6 +123,14 @@ pub(super) struct Segment {
     stable: u64,
 }
 
+impl Segment {
+    /// Where something is that begins at a place of this segment.
+    fn place(&self, at: usize, length: usize) -> Place {
+        let at = at as u64;
+        Place { position: self.number * SEGMENT + at, offset: self.offset + at, length }
+    }
+}
+
 /// A segment as it was read.
 pub(super) struct Contents {
     /// Its bytes.
@@ -280,36 +288,29 @@ fn head(header: &[u8; SEGMENT_HEADER]) -> Option<(u64, u64)> {
     (position % SEGMENT == 0).then_some((position / SEGMENT, stable.unsigned_abs()))
 }
 
-/// The message at a place of a segment, if there is one.
-fn message(bytes: &[u8], at: usize) -> Option<Message> {
+/// What the bytes at a place of a segment say that is there, and its check sum. Its body may go on behind them.
+fn announced(bytes: &[u8], at: usize) -> Option<(Message, u32)> {
     let (sum, mut rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
-    let header = rest;
     let kind = Kind::of(take(&mut rest, 1)?[0])?;
     let length = usize::try_from(number(&mut rest)?).ok()?;
     let (segment, page) = (number(&mut rest)?, number(&mut rest)?);
-    if length > rest.len() || segment > u64::MAX / SEGMENT / 2 {
-        return None;
-    }
-    let head = header.len() - rest.len();
+    let start = bytes.len() - rest.len();
+    let body = start..start.checked_add(length)?;
+    Some((Message { kind, page, number: segment, at, body }, u32::from_le_bytes(*sum)))
+}
+
+/// The message at a place of a segment, if there is one.
+fn message(bytes: &[u8], at: usize) -> Option<Message> {
+    let (found, sum) = announced(bytes, at).filter(|(found, _)| found.number <= u64::MAX / SEGMENT / 2)?;
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&rest[..length]);
-    hasher.update(&header[..head]);
-    let start = at + 4 + head;
-    let sound = u32::from_le_bytes(*sum) == !hasher.finalize();
-    sound.then_some(Message { kind, page, number: segment, at, body: start..start + length })
+    hasher.update(bytes.get(found.body.clone())?);
+    hasher.update(bytes.get(at + 4..found.body.start)?);
+    (sum == !hasher.finalize()).then_some(found)
 }
 
 /// Whether there is a message at a place that goes on behind the end of the file.
 fn is_cut_off(bytes: &[u8], at: usize) -> bool {
-    let header = || {
-        let (_sum, mut rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
-        Kind::of(take(&mut rest, 1)?[0])?;
-        let length = usize::try_from(number(&mut rest)?).ok()?;
-        let _segment = number(&mut rest)?;
-        let _page = number(&mut rest)?;
-        Some((length, rest.len()))
-    };
-    header().is_some_and(|(length, rest)| length > rest && length - rest <= SEGMENT_BYTES - bytes.len())
+    announced(bytes, at).is_some_and(|(found, _)| found.body.end > bytes.len() && found.body.end <= SEGMENT_BYTES)
 }
 
 /// The next bytes.

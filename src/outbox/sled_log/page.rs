@@ -13,6 +13,8 @@ pub(super) struct Node<'a> {
     pub(super) high: &'a [u8],
     /// What its keys begin with; they are kept without it.
     pub(super) prefix: &'a [u8],
+    /// Which of its children is being put into the one to its left.
+    pub(super) merging: Option<u64>,
     /// What it holds.
     pub(super) data: Data<'a>,
 }
@@ -35,19 +37,16 @@ pub(super) enum Link<'a> {
     Del(&'a [u8]),
     /// A child is to be put into the one to its left.
     Merging(u64),
-    /// That has been done.
-    Merged,
-    /// This node is put into the one to its left.
-    Capped,
 }
 
 impl<'a> Node<'a> {
     /// Reads a node; nothing when the bytes are none.
     pub(super) fn read(mut rest: &'a [u8]) -> Option<Self> {
         let rest = &mut rest;
-        let next = number(rest)?;
-        let _merging_child = number(rest)?;
-        let _merging = take(rest, 1)?;
+        let some_page = |page: u64| Some(page).filter(|page| *page > 0);
+        let next = some_page(number(rest)?);
+        let merging = some_page(number(rest)?);
+        let _is_merging = take(rest, 1)?;
         let prefix = usize::from(take(rest, 1)?[0]);
         let (low, high) = (bytes(rest)?, bytes(rest)?);
         let kind = take(rest, 1)?[0];
@@ -61,26 +60,18 @@ impl<'a> Node<'a> {
             1 => Data::Index(keys.into_iter().map(|key| Some((key, number(rest)?))).collect::<Option<_>>()?),
             _ => return None,
         };
-        Some(Self { next: Some(next).filter(|next| *next > 0), low, high, prefix: low.get(..prefix)?, data })
-    }
-
-    /// Which child it is merging.
-    pub(super) fn merging_child(mut rest: &[u8]) -> Option<u64> {
-        number(&mut rest)?;
-        number(&mut rest).filter(|child| *child > 0)
+        Some(Self { next, low, high, prefix: low.get(..prefix)?, merging, data })
     }
 }
 
 impl<'a> Link<'a> {
-    /// Reads a change; nothing when the bytes are none.
+    /// Reads a change; nothing when the bytes are none, or one that only ends a merge.
     pub(super) fn read(mut rest: &'a [u8]) -> Option<Self> {
         let rest = &mut rest;
         Some(match take(rest, 1)?[0] {
             0 => Self::Set(bytes(rest)?, bytes(rest)?),
             1 => Self::Del(bytes(rest)?),
             2 => Self::Merging(number(rest)?),
-            3 => Self::Merged,
-            4 => Self::Capped,
             _ => return None,
         })
     }

@@ -104,7 +104,6 @@ impl Pages {
             View::Everything => {
                 let mut store = Self::empty(dir, view)?;
                 store.replay()?;
-                store.root = store.root.or(store.named_root()?);
                 store
             }
         };
@@ -121,9 +120,8 @@ impl Pages {
         let found = recover(&store.log, Snapshot::newest(dir)?)?;
         (store.pages, store.doubts) = (found.pages, found.doubts);
         found.damage.into_iter().for_each(|words| store.finding(words));
-        store.root = store.named_root()?;
-        let counter = store.pages.get(&COUNTER_PAGE).and_then(|page| page.base);
-        if counter.map(|place| store.body(place)).transpose()?.flatten().is_none() {
+        store.root = store.base(NAMES_PAGE)?.and_then(|bytes| root(&bytes));
+        if store.base(COUNTER_PAGE)?.is_none() {
             store.finding("the page of sled's counter cannot be read".to_owned());
         }
         Ok(store)
@@ -143,11 +141,6 @@ impl Pages {
             found: 0,
             kept: Mutex::default(),
         })
-    }
-
-    fn named_root(&self) -> Result<Option<u64>, KvError> {
-        let names = self.pages.get(&NAMES_PAGE).and_then(|page| page.base);
-        Ok(names.map(|place| self.body(place)).transpose()?.flatten().and_then(|bytes| root(&bytes)))
     }
 
     /// What sled would pass over, in words. It may be remains that are nobody's.
@@ -180,6 +173,15 @@ impl Pages {
         };
         let found = message(&bytes, 0).filter(|found| found.number == place.position / SEGMENT);
         Ok(found.and_then(|found| bytes.get(found.body).map(<[u8]>::to_vec)))
+    }
+
+    /// A page as it was when it was last written whole, if that can be read.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn base(&self, page: u64) -> Result<Option<Vec<u8>>, KvError> {
+        let base = self.pages.get(&page).and_then(|page| page.base);
+        Ok(base.map(|place| self.body(place)).transpose()?.flatten())
     }
 
     /// What a leaf holds: what its page says, and where that says nothing, what stands where the log is torn.

@@ -57,9 +57,8 @@ pub(super) fn recover(log: &Log, snapshot: Snapshot) -> io::Result<Recovered> {
             found.doubts.push(format!("a change at byte {at} of the log cannot be read"));
         }
         Step::Message(message) => {
-            let position = segment.number * SEGMENT + message.at as u64;
-            if position >= snapshot.stable {
-                let place = Place { position, offset: segment.offset + message.at as u64, length: message.length() };
+            let place = segment.place(message.at, message.length());
+            if place.position >= snapshot.stable {
                 found.apply(message, place);
             }
         }
@@ -73,13 +72,11 @@ pub(super) fn recover(log: &Log, snapshot: Snapshot) -> io::Result<Recovered> {
 
 /// Where the log ends: behind what is stable every segment follows on the one before, without a tear.
 fn end(log: &Log, segments: &[Segment], stable: u64) -> io::Result<Option<u64>> {
-    let tail = stable / SEGMENT;
-    let tail: Vec<Segment> = segments.iter().copied().filter(|segment| segment.number >= tail).collect();
     let first = stable / SEGMENT;
-    let missing = (first..).zip(&tail).find(|(due, segment)| *due != segment.number).map(|(due, _)| due * SEGMENT);
-    let contiguous: Vec<Segment> =
-        (first..).zip(tail).take_while(|(due, segment)| *due == segment.number).map(|(_, segment)| segment).collect();
-    walk(log, &contiguous, missing, false, &mut |_, _| {})
+    let tail = &segments[segments.partition_point(|segment| segment.number < first)..];
+    let missing = (first..).zip(tail).position(|(due, segment)| due != segment.number);
+    let contiguous = &tail[..missing.unwrap_or(tail.len())];
+    walk(log, contiguous, missing.map(|at| (first + at as u64) * SEGMENT), false, &mut |_, _| {})
 }
 
 /// Goes through segments up to a position. Answers where it stopped. At the last stage what cannot be read ends its segment,

@@ -48,9 +48,7 @@ impl Pages {
                         }
                     }
                     Piece::Message(message) => {
-                        let at = message.at as u64;
-                        let (position, offset) = (start + at, segment.offset + at);
-                        let place = Place { position, offset, length: message.length() };
+                        let place = segment.place(message.at, message.length());
                         self.read(message, contents.body(message), place, &mut batch)?;
                     }
                 }
@@ -62,9 +60,7 @@ impl Pages {
     /// Keeps the records that stand where the log is torn.
     fn keep_torn(&mut self, segment: Segment, at: usize, bytes: &[u8]) {
         for (value, key) in records_in(bytes) {
-            let at = (at + value.start) as u64;
-            let (position, offset) = (segment.number * SEGMENT + at, segment.offset + at);
-            self.torn.insert(key, Place { position, offset, length: value.len() });
+            self.torn.insert(key, segment.place(at + value.start, value.len()));
         }
     }
 

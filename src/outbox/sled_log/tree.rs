@@ -39,11 +39,8 @@ impl Pages {
                 self.leaves.push(Leaf { low, high, page: id });
                 continue;
             };
-            let Some(bytes) = self.body(base)? else {
-                holes.push((low, high));
-                continue;
-            };
-            let Some(node) = Node::read(&bytes) else {
+            let bytes = self.body(base)?;
+            let Some(node) = bytes.as_deref().and_then(Node::read) else {
                 holes.push((low, high));
                 continue;
             };
@@ -64,7 +61,7 @@ impl Pages {
             match &node.data {
                 Data::Leaf(_) => self.leaves.push(Leaf { low: from, high: to, page: id }),
                 Data::Index(children) => {
-                    let children = self.children(id, children, Node::merging_child(&bytes))?;
+                    let children = self.children(id, children, node.merging)?;
                     let starts: Vec<Vec<u8>> = children.iter().map(|(key, _)| [node.prefix, key].concat()).collect();
                     let ends = starts.iter().skip(1).cloned().chain([to.clone()]);
                     for ((start, end), (_, child)) in starts.iter().zip(ends).zip(&children) {
@@ -85,14 +82,13 @@ impl Pages {
         let mut at = self.root;
         while let Some(page) = at.filter(|page| seen.insert(*page)) {
             let unreadable = || KvError::Damaged(format!("page {page} of the store cannot be read"));
-            let base = self.pages.get(&page).and_then(|page| page.base).ok_or_else(unreadable)?;
-            let bytes = self.body(base)?.ok_or_else(unreadable)?;
-            let node = Node::read(&bytes).ok_or_else(unreadable)?;
+            let bytes = self.base(page)?;
+            let node = bytes.as_deref().and_then(Node::read).ok_or_else(unreadable)?;
             at = match &node.data {
                 _ if !node.high.is_empty() && key >= node.high => node.next,
                 Data::Leaf(_) => return Ok(Some(Leaf { low: node.low.to_vec(), high: node.high.to_vec(), page })),
                 Data::Index(children) => {
-                    let children = self.children(page, children, Node::merging_child(&bytes))?;
+                    let children = self.children(page, children, node.merging)?;
                     let child =
                         children.iter().rev().find(|(start, _)| [node.prefix, start].concat().as_slice() <= key);
                     child.map(|(_, child)| *child)
