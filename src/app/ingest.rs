@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::asking::Asking;
 use super::converter::Converter;
 use super::explain::explain;
 use crate::clock::Clock;
@@ -21,8 +22,8 @@ use crate::domain::time::Moment;
 use crate::metrics::{Metrics, Polled};
 use crate::outbox::{Outbox, OutboxError};
 use crate::status::Status;
-use crate::vk::wire::{ErrorClass, PollReply, WireError, poll_reply};
-use crate::vk::{CallError, Client, Commit, Session, SessionBudget, Step};
+use crate::vk::wire::{PollReply, WireError, poll_reply};
+use crate::vk::{CallError, Client, Commit, Session, Step};
 
 /// Between polls that fail.
 const POLL_BACKOFF: BackoffSettings = BackoffSettings {
@@ -30,20 +31,6 @@ const POLL_BACKOFF: BackoffSettings = BackoffSettings {
     multiplier: 2.0,
     max_interval: Duration::from_secs(30),
     randomization_factor: 0.5,
-};
-/// Between calls for a session that fail: VK limits this method.
-const SESSION_BACKOFF: BackoffSettings = BackoffSettings {
-    initial_interval: Duration::from_secs(2),
-    multiplier: 2.0,
-    max_interval: Duration::from_secs(60),
-    randomization_factor: 0.5,
-};
-/// Between calls for a session that VK limits (29) or refuses (5, 15…).
-const SLOW_BACKOFF: BackoffSettings = BackoffSettings {
-    initial_interval: Duration::from_secs(60),
-    multiplier: 2.0,
-    max_interval: Duration::from_secs(600),
-    randomization_factor: 0.2,
 };
 /// A checkpoint that has not moved is written again this often, to tell when VK was last heard.
 const HEARD_EVERY: Duration = Duration::from_secs(60);
@@ -94,12 +81,8 @@ impl Ingest {
                 session: Session::new(checkpoint.map(|checkpoint| checkpoint.ts)),
                 failures: 0,
                 detours: 0,
-                refusals: 0,
                 committed,
-                renewal: None,
-                held: false,
-                alarm: None,
-                sessions: SessionBudget::new(self.clock.now()),
+                asking: Asking::new(self.clock.now()),
                 jitter: StdRng::seed_from_u64(self.seed),
             };
             loop {
@@ -121,18 +104,10 @@ struct Intake<'a> {
     failures: u32,
     /// Answers in a row that sent us elsewhere: to another ts, for another key.
     detours: u32,
-    /// Calls for a session in a row that brought none.
-    refusals: u32,
     /// When the checkpoint was last committed.
     committed: Option<Moment>,
-    /// When a new session is asked for, while there is one.
-    renewal: Option<Moment>,
-    /// VK has refused one: it is not asked before that moment, whatever polls bring.
-    held: bool,
-    /// It did so for a reason that a person must mend: that is trouble, although the session there is goes on.
-    alarm: Option<String>,
-    /// How often a session may still be asked for.
-    sessions: SessionBudget,
+    /// When a session is asked for.
+    asking: Asking,
     jitter: StdRng,
 }
 
@@ -236,19 +211,19 @@ impl Intake<'_> {
     /// often it gives them.
     async fn renew_if_due(&mut self) {
         let now = self.ingest.clock.now();
-        if self.renewal.is_none_or(|due| due > now) {
+        if !self.asking.is_due(now) {
             return;
         }
         if matches!(self.session.step(), Step::Open) {
             // There is none to renew: one is asked for anyway.
             return;
         }
-        let wait = self.sessions.wait(now);
+        let wait = self.asking.budget.wait(now);
         if !wait.is_zero() {
-            self.renewal = Some(now.plus(wait));
+            self.asking.put_off(now.plus(wait));
             return;
         }
-        self.sessions.take(now);
+        self.asking.budget.take(now);
         match self.ingest.client.session().await {
             Ok(reply) => {
                 tracing::info!("the Long Poll session is renewed; ts stays");
@@ -259,7 +234,7 @@ impl Intake<'_> {
             Err(error) => {
                 let pause = self.refused(&error);
                 let (error, pause_ms) = (explain(&error), millis(pause));
-                if self.alarm.is_some() {
+                if self.asking.alarm().is_some() {
                     tracing::error!(
                         error,
                         pause_ms,
@@ -272,37 +247,29 @@ impl Intake<'_> {
                         "no new Long Poll session is to be had now; the one there is goes on"
                     );
                 }
-                self.renewal = Some(self.ingest.clock.now().plus(pause));
-                self.held = true;
+                self.asking.hold(self.ingest.clock.now().plus(pause));
             }
         }
     }
 
     /// VK gave a session.
     fn given(&mut self) {
-        (self.refusals, self.held, self.alarm) = (0, false, None);
-        self.renewal = Some(self.ingest.clock.now().plus(self.ingest.client.session_max_age()));
+        self.asking.given(self.ingest.clock.now().plus(self.ingest.client.session_max_age()));
     }
 
     /// VK gave none; how long it is left alone.
     fn refused(&mut self, error: &CallError) -> Duration {
-        self.refusals = self.refusals.saturating_add(1);
-        let alarms = matches!(error, CallError::Api(error) if matches!(error.class(), ErrorClass::Alarm | ErrorClass::NeverRetry));
-        self.alarm =
-            alarms.then(|| format!("VK gives no new session, and the one there is will end: {}", explain(error)));
-        let slow = matches!(error, CallError::Api(error) if matches!(error.class(), ErrorClass::LongPause | ErrorClass::Alarm | ErrorClass::NeverRetry));
-        let settings = if slow { &SLOW_BACKOFF } else { &SESSION_BACKOFF };
-        backoff::wait(settings, self.refusals, self.jitter.random::<f64>())
+        self.asking.refused(error, self.jitter.random::<f64>())
     }
 
     async fn open(&mut self) -> Result<(), OutboxError> {
-        let wait = self.sessions.wait(self.ingest.clock.now());
+        let wait = self.asking.budget.wait(self.ingest.clock.now());
         if !wait.is_zero() {
             let words =
                 "sessions were asked for often, and VK limits that: its keys do not last, or its answers make no sense; the log says which".to_owned();
             self.trouble(words, wait).await;
         }
-        self.sessions.take(self.ingest.clock.now());
+        self.asking.budget.take(self.ingest.clock.now());
         match self.ingest.client.session().await {
             Ok(reply) => {
                 self.given();
@@ -348,16 +315,16 @@ impl Intake<'_> {
 
     fn heard(&self) {
         let now = self.ingest.clock.now();
-        match &self.alarm {
-            Some(words) => self.ingest.status.heard_in_trouble(now, words.clone(), self.renewal),
+        match self.asking.alarm() {
+            Some((words, next_try)) => self.ingest.status.heard_in_trouble(now, words.to_owned(), next_try),
             None => self.ingest.status.heard(now),
         }
     }
 
     /// A poll brought nothing: wait before the next.
     async fn fail(&mut self, words: String) {
-        if self.session.unreadable() && !self.held {
-            self.renewal = Some(self.ingest.clock.now());
+        if self.session.unreadable() {
+            self.asking.wish(self.ingest.clock.now());
         }
         self.failures = self.failures.saturating_add(1);
         let pause = backoff::wait(&POLL_BACKOFF, self.failures, self.jitter.random::<f64>());

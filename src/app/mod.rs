@@ -4,6 +4,7 @@
 //! `outbox`.
 
 mod answer;
+mod asking;
 mod backfill;
 mod batch;
 mod community;
