@@ -32,7 +32,7 @@ const WAVE: usize = 1200;
 /// Chats that they come from.
 const CHATS: u32 = 40;
 /// The longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the handler stays away.
 const OUTAGE: Duration = Duration::from_secs(5);
 /// How often the service is asked how it goes.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::FixedOffset;
-use event_router::domain::convert::{Name, NameBook, Quarantined, Settings, Stamp, mend, read_answer};
+use event_router::domain::convert::{Name, NameBook, Quarantined, Settings, Writing, mend, read_answer};
 use event_router::domain::event::Event;
 use event_router::domain::ids::{GroupId, Ts};
 use event_router::domain::time::Moment;
@@ -33,9 +33,9 @@ pub(crate) fn convert_all(updates: &[&str], object: bool) -> Vec<Result<Event, Q
 pub(crate) fn convert_asked(asked: &str, updates: &[&str], object: bool) -> Vec<Result<Event, Quarantined>> {
     let group = GroupId::new(218_730_916).expect("an id");
     let settings = settings(object);
-    let stamp = Stamp::new(Moment(1_709_107_923_000), settings.utc_offset);
+    let mut writing = Writing::new(Moment(1_709_107_923_000), &settings, updates.len());
     let read = read_answer(group, &Ts::parse(asked).expect("a ts"), updates);
-    read.into_iter().map(|update| update.map(|update| update.into_event(&names(), &stamp, &settings))).collect()
+    read.into_iter().map(|update| update.map(|update| update.into_event(&names(), &mut writing))).collect()
 }
 
 pub(crate) fn convert(update: &str) -> Event {

@@ -12,7 +12,7 @@ use crate::rig::{FAST, Rig, text, view, within};
 
 /// The first attempt of each event gets `first`, every later one 200.
 async fn check(first: Answer) {
-    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    let mut rig = Rig::new(&[("all", "timeout = \"300ms\"")], FAST).await;
     let answer = first.clone();
     rig.handler("all").answer(move |received| match received.headers["x-event-attempt"].to_str() {
         Ok("1") => answer.clone(),
@@ -284,6 +284,7 @@ async fn an_outage_of_many_attempts_gives_nothing_up() {
     // At first one chat alone goes on writing.
     let asked = rig.handler("all").received().len() + 12;
     (0..5).for_each(|_| drop(rig.message(3, "at night", &["all"])));
+    rig.until("they wait", |stats| view(stats, "all").pending == 5).await;
     within("twelve attempts", rig.handler("all").until(|received| received.len() >= asked)).await;
     let stats = rig.stats().await;
     assert_eq!((view(&stats, "all").dead, view(&stats, "all").pending), (0, 5));
@@ -294,6 +295,7 @@ async fn an_outage_of_many_attempts_gives_nothing_up() {
             rig.message(chat, "x", &["all"]);
         }
         let asked = rig.handler("all").received().len() + 30;
+        rig.until("they wait", |stats| view(stats, "all").pending == 5 * round).await;
         within("thirty attempts", rig.handler("all").until(|received| received.len() >= asked)).await;
         assert_eq!(view(&rig.stats().await, "all").pending, 5 * round);
         service.stop().await;

@@ -116,7 +116,7 @@ impl Maker {
                 format!("{{\"event_type\":\"{kind}\",\"event_id\":\"{id}\",\"peer_id\":{peer},\"text\":\"Hi!\"}}");
             let event = Event {
                 group: self.group,
-                event_type: (*kind).to_owned(),
+                event_type: (*kind).to_owned().into(),
                 user_id: Some(100 + number.cast_signed()),
                 peer_id: Some(*peer),
                 received_at: self.now,

@@ -170,7 +170,10 @@ async fn a_night_is_told_in_numbers_that_add_up() {
     rig.update("group_join", serde_json::json!({ "user_id": 5 }), "user 5", &["fine"]);
     rig.until_settled().await;
     rig.message(2, "failed", &["fine", "picky"]);
-    rig.until("it waits for a retry", |stats| view(stats, "picky").waiting_chats == 1).await;
+    rig.until("it waits for a retry", |stats| {
+        view(stats, "picky").waiting_chats == 1 && view(stats, "fine").pending == 0
+    })
+    .await;
     rig.vk.inject(Fault::Failed3);
     rig.until("a gap", |stats| stats.gaps == 1).await;
 

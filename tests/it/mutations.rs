@@ -376,7 +376,7 @@ fn check_event(event: &Event, update: &str, with_object: bool) {
     assert!(!strict.contains("escape"), "{strict}: {text}");
     let keys = keys(text);
     assert_eq!(keys[..10], HEAD, "{text}");
-    let own: &[&str] = match event.event_type.as_str() {
+    let own: &[&str] = match event.event_type.as_ref() {
         "message_new" | "command_call" | "message_edit" | "message_reply" => {
             &["cmid", "text", "reply", "forward", "attachments"]
         }
@@ -390,7 +390,7 @@ fn check_event(event: &Event, update: &str, with_object: bool) {
 
     let head: Head = serde_json::from_str(text).expect("the first keys are of their kinds");
     assert_eq!((head.ts, head.datetime.as_str()), (1_709_107_923, "2024-02-28 11:12:03"));
-    assert_eq!((head.event_type, head.event_id), (event.event_type.clone(), event.event_id.to_string()));
+    assert_eq!((head.event_type, head.event_id), (event.event_type.clone().into_owned(), event.event_id.to_string()));
     assert_eq!((head.user_id, head.peer_id, head.chat_id), (event.user_id, event.peer_id, chat_of(event.peer_id)));
     assert!(head.user_name.is_none() || event.user_id.is_some(), "{text}");
 

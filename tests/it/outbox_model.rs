@@ -196,7 +196,7 @@ impl Bench {
         Event {
             group: group(),
             event_id: EventId::parse(&format!("event-{id}")).expect("an id"),
-            event_type: "message_new".to_owned(),
+            event_type: "message_new".into(),
             user_id: Some(5),
             peer_id: (chat > 0).then(|| i64::from(chat)),
             received_at: self.clock.now(),

@@ -158,7 +158,8 @@ async fn every_class_of_error_is_told_in_words_that_help() {
         (125, "check vk.group_id"),
     ] {
         let calls = rig.vk.calls(METHOD);
-        rig.vk.inject_call(METHOD, Fault::ApiError(code));
+        // Until it was looked at, however soon it is asked again.
+        (0..100).for_each(|_| rig.vk.inject_call(METHOD, Fault::ApiError(code)));
         let service = rig.start_unseen();
         within("the call", rig.vk.until(|vk| vk.calls(METHOD) > calls)).await;
         let told = |stats: &event_router::outbox::views::Stats| {
@@ -168,21 +169,23 @@ async fn every_class_of_error_is_told_in_words_that_help() {
         rig.until(&format!("{code}: {words}"), told).await;
         assert_eq!(rig.run(&["health", "--ready"]).await.status.code(), Some(1), "{code}");
         assert!(rig.run(&["health"]).await.status.success(), "{code}");
-        assert_eq!(rig.vk.calls(METHOD), calls + 1, "{code}");
+        // Only what passes by itself is asked again within seconds.
+        assert!(code == 10 || rig.vk.calls(METHOD) == calls + 1, "{code}");
         service.stop().await;
+        rig.vk.spare_calls();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_never_waits_longer_for_a_name_than_allowed() {
-    let mut rig = Rig::new(&[("all", "")], "[enrichment]\ntimeout = \"200ms\"").await;
+    let mut rig = Rig::new(&[("all", "")], "[enrichment]\ntimeout = \"2s\"").await;
     rig.vk.inject_call("users.get", Fault::Hang);
     let service = rig.start().await;
     let start = std::time::Instant::now();
     rig.message(2_000_000_001, "nameless", &["all"]);
     rig.until_settled().await;
     // The call itself would be given up after ten seconds only.
-    assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < std::time::Duration::from_secs(9), "{:?}", start.elapsed());
     let body: Value = serde_json::from_slice(&rig.handler("all").received()[0].body).expect("JSON");
     assert_eq!((&body["user_name"], &body["peer_name"]), (&Value::Null, &Value::from("Беседа 1")));
     service.stop().await;

@@ -12,6 +12,7 @@ use event_router::sim::handler::{Answer, Received};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::rig::{FAST, Rig, text, view, within};
 
@@ -104,18 +105,24 @@ async fn dead_letters_are_grouped_by_cause_and_replayed_and_discarded_by_group()
     );
 }
 
-/// The rate is a bound from below on the time it takes: no slow machine breaks it.
+/// The rate is a bound from below on the time it takes: no slow machine breaks it. Its last letter is held until live traffic
+/// was seen to go on beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_goes_no_faster_than_asked_and_live_traffic_does_not_wait_for_it() {
-    let mut rig = Rig::new(&[("all", "")], FAST).await;
+    let mut rig = Rig::new(&[("all", "timeout = \"60s\"")], FAST).await;
     let service = rig.start().await;
     dead(&mut rig, 21, &[422]).await;
-    rig.handler("all").answer(|_| Answer::Status(200, ""));
+    let (release, held) = watch::channel(false);
+    rig.handler("all").answer(move |one| match text(one).as_str() {
+        "20" => Answer::Until(held.clone(), 200),
+        _ => Answer::Status(200, ""),
+    });
     let before = Instant::now();
     let made = words(&rig, &["replay", "--destination", "all", "--rate", "20", "--yes"]).await;
     assert!(made.starts_with("replay 1: 21 dead letters"), "{made}");
     rig.message(1, "live", &["all"]);
     rig.until("live goes on", |stats| view(stats, "all").pending == 0 && !stats.replays.is_empty()).await;
+    release.send_replace(true);
     let over = until_over(&rig, 1).await;
     assert!(before.elapsed() >= Duration::from_millis(20 * 50 - 5), "{:?}", before.elapsed());
     assert_eq!((over.succeeded, over.failed, over.rate()), (21, 0, Some(20.0)));
@@ -244,14 +251,16 @@ async fn pauses_and_their_ends_are_written_down_and_an_unknown_destination_is_no
 /// A cancelled replay is asked for again while some of it is in flight: that is not sent once more.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cancelled_replay_has_in_flight_the_next_one_does_not_send_again() {
-    let mut rig = Rig::new(&[("all", "")], "").await;
+    let mut rig = Rig::new(&[("all", "timeout = \"60s\"")], "").await;
     let service = rig.start().await;
     dead(&mut rig, 40, &[422]).await;
-    rig.handler("all").answer(|_| Answer::Slow(Duration::from_millis(300), 200));
+    let (release, held) = watch::channel(false);
+    rig.handler("all").answer(move |_| Answer::Until(held.clone(), 200));
     words(&rig, &["replay", "--destination", "all", "--yes"]).await;
     until_sent(&rig, 1).await;
     words(&rig, &["cancel", "1"]).await;
     words(&rig, &["replay", "--destination", "all", "--yes"]).await;
+    release.send_replace(true);
     until_over(&rig, 2).await;
     let stats = rig.stats().await;
     assert_eq!((view(&stats, "all").delivered, view(&stats, "all").dead), (40, 0));
@@ -272,9 +281,10 @@ async fn what_is_discarded_leaves_the_replay_that_holds_it() {
     let ids: Vec<String> = rows.into_iter().map(|row| row.event_id).collect();
     let bad = ids[0].clone();
     rig.handler("all").answer(move |one| Answer::Status(if one.event_id == bad { 500 } else { 200 }, ""));
-    words(&rig, &["replay", "--destination", "all", "--rate", "1", "--yes"]).await;
+    words(&rig, &["replay", "--destination", "all", "--rate", "0.25", "--yes"]).await;
     until_sent(&rig, 1).await;
-    for id in [&ids[0], &ids[2]] {
+    // First the one that would be sent after eight seconds.
+    for id in [&ids[2], &ids[0]] {
         let gone = words(&rig, &["discard", id, "--yes"]).await;
         assert!(gone.contains("1 row discarded"), "{gone}");
     }

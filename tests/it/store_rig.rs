@@ -45,7 +45,7 @@ pub(crate) fn event(number: u64, peer: i64, size: usize) -> Event {
     let id = format!("{number:040x}");
     Event {
         group: group(),
-        event_type: "message_new".to_owned(),
+        event_type: "message_new".into(),
         user_id: Some(5),
         peer_id: Some(peer),
         received_at: NOW,

@@ -74,10 +74,11 @@ async fn a_key_is_kept_while_vk_gives_no_other() {
     within("a session", rig.vk.until(|vk| vk.calls(SESSION) > before)).await;
     // It would be asked for again after a minute of this clock, and then after two.
     (0..3).for_each(|_| rig.vk.inject_call(SESSION, Fault::ApiError(29)));
-    rig.until_settled().await;
+    within("what waited is taken", rig.vk.until(|vk| vk.polls().last() == Some(&vk.head()))).await;
     rig.message(1, "later", &["all"]);
-    rig.until_settled().await;
+    within("what came is taken", rig.vk.until(|vk| vk.polls().last() == Some(&vk.head()))).await;
     assert_eq!(rig.vk.calls(SESSION) - before, 2, "one that was given, one that was refused");
+    rig.until_settled().await;
     rig.assert_balanced();
     service.stop().await;
 }
@@ -102,13 +103,14 @@ async fn a_session_that_is_renewed_takes_nothing_with_it() {
 /// Keys that are refused as soon as they are given bring nothing: that is trouble, and told as such.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_without_end_are_told_as_trouble() {
-    let prepare = |rig: &Rig| (0..9).for_each(|_| rig.vk.inject(Fault::Failed2));
+    let prepare = |rig: &Rig| (0..1000).for_each(|_| rig.vk.inject(Fault::Failed2));
     let (rig, service) = scene("", prepare).await;
     let told = |stats: &event_router::outbox::views::Stats| {
         let problem = stats.polling.as_ref().and_then(|polling| polling.problem.as_deref());
         problem.is_some_and(|words| words.contains("VK refuses each key") && words.contains("times in a row"))
     };
     rig.until("the trouble is told", told).await;
+    rig.vk.spare_polls();
     let fine = |stats: &event_router::outbox::views::Stats| {
         stats.polling.as_ref().is_some_and(|polling| polling.problem.is_none() && polling.heard.is_some())
     };

@@ -211,7 +211,7 @@ impl Bench {
             let event = Event {
                 group: GroupId::new(1).expect("an id"),
                 event_id: EventId::parse(&format!("e{seq}")).expect("an id"),
-                event_type: "message_new".to_owned(),
+                event_type: "message_new".into(),
                 user_id: None,
                 peer_id: Some(i64::from(*chat)),
                 received_at: now,
