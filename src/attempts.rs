@@ -2,6 +2,7 @@
 //! many; nobody waits for it. While nobody follows, nothing is made and nothing is kept.
 //! Deliberately absent: bodies, secrets, history (it rides in the outbox), and how it looks (`admin::tail`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
@@ -28,7 +29,7 @@ pub struct Attempted {
     /// `webhook-id` of the event.
     pub event_id: EventId,
     /// Its type.
-    pub event_type: String,
+    pub event_type: Cow<'static, str>,
     /// The conversation it happened in.
     pub peer_id: Option<i64>,
     /// Who did it.
@@ -122,7 +123,7 @@ mod tests {
             destination: DestinationName::parse("all").expect("a name"),
             seq: Seq(seq),
             event_id: EventId::parse("a").expect("an id"),
-            event_type: "message_new".to_owned(),
+            event_type: "message_new".into(),
             peer_id: None,
             user_id: None,
             replay: 0,

@@ -129,7 +129,7 @@ pub(crate) fn event(number: u64) -> Event {
     body.push_str("\"}");
     Event {
         group: GroupId::new(1).expect("an id"),
-        event_type: "message_new".to_owned(),
+        event_type: "message_new".into(),
         user_id: Some(5),
         peer_id: Some(2_000_000_000 + (number % CHATS).cast_signed()),
         received_at: Clock::system().now(),

@@ -1,14 +1,19 @@
 //! Group commit beside its floor: appends to the outbox, and the same bodies written to the end of a file and synced with
 //! `fdatasync`. Syncs take what the disk pleases, so both take turns, round by round, and what counts is the median of the
-//! rounds' ratios, not the absolute numbers. Deliberately absent: criterion, which measures one thing to its end before the
-//! next.
+//! rounds' ratios, not the absolute numbers. A third takes its turn: the store alone, given ready values of the same size
+//! under the same keys, which is as fast as anything built on it can be. Deliberately absent: criterion, which measures one
+//! thing to its end before the next.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use event_router::outbox::Append;
+use event_router::domain::ids::Seq;
+use event_router::outbox::frame::PART_BYTES;
+use event_router::outbox::kv::{Batch, Kv};
+use event_router::outbox::sled_kv::SledKv;
+use event_router::outbox::{Append, keys};
 use tokio::task::JoinSet;
 
 use super::rig::{BODY_BYTES, Rig, file_bytes};
@@ -17,6 +22,8 @@ use super::{Size, median};
 
 /// Rounds that are not counted: files are young in them.
 const WARM_UP: usize = 5;
+/// What the record of an event takes beside its body: its id, its type, its numbers.
+const RECORD_MORE_BYTES: usize = 63;
 /// How many events one commit settles between the rounds.
 const SETTLED_AT_ONCE: usize = 1000;
 
@@ -63,10 +70,13 @@ pub(crate) async fn measure(disk: &Path, size: &Size) -> Vec<Figure> {
         "ratio",
         "us more",
         "settled ev/s",
+        "store alone",
+        "ratio",
+        "written",
     ];
-    let [place, commit, outbox, bare, ratio, each, ratio_each, more, settled] = columns;
+    let [place, commit, outbox, bare, ratio, each, ratio_each, more, settled, alone, ratio_alone, written] = columns;
     println!(
-        "{place:<6} {commit:<22} {outbox:>12} {bare:>10} {ratio:>6} {each:>12} {ratio_each:>6} {more:>8} {settled:>12}"
+        "{place:<6} {commit:<22} {outbox:>12} {bare:>10} {ratio:>6} {each:>12} {ratio_each:>6} {more:>8} {settled:>12} {alone:>12} {ratio_alone:>6} {written:>8}"
     );
     let mut figures = Vec::new();
     for (place, dir, aims) in [("disk", disk, [0.9, 0.8, 0.5]), ("tmpfs", Path::new("/dev/shm"), [0.05, 0.35, 0.45])] {
@@ -81,13 +91,17 @@ async fn measure_in(place: &str, parent: &Path, rounds: usize, aims: [f64; 3]) -
     let dir = tempfile::tempdir_in(parent).expect("a directory");
     let path = dir.path().join("outbox");
     let mut rig = Rig::open(&path).await;
+    let mut alone = Alone::open(&dir.path().join("alone"));
     let mut figures = Vec::new();
     for (number, kind) in KINDS.into_iter().enumerate() {
         let mut floor = Floor::open(&dir.path().join("bare"));
-        let mut told = [const { Vec::new() }; 7];
+        let mut told = [const { Vec::new() }; 10];
         for round in 0..WARM_UP + rounds {
             let bare_first = (round % 2 == 0).then(|| floor.round(&kind, false));
+            let before = written();
             let outbox = appended(&mut rig, &kind).await;
+            let bytes = written() - before;
+            let store = alone.round(&kind);
             let bare = bare_first.unwrap_or_else(|| floor.round(&kind, false));
             let each = floor.round(&kind, true);
             let settled = timed(rig.drain_to(0, SETTLED_AT_ONCE)).await;
@@ -97,12 +111,15 @@ async fn measure_in(place: &str, parent: &Path, rounds: usize, aims: [f64; 3]) -
                 let more = (outbox.as_secs_f64() - bare.as_secs_f64()) * 1e6 / kind.turns as f64;
                 let ratios = [rate(outbox) / rate(bare), rate(outbox) / rate(each)];
                 let row = [rate(outbox), rate(bare), ratios[0], rate(each), ratios[1], more, rate(settled)];
+                let more = [rate(store), rate(outbox) / rate(store), bytes / (events * BODY_BYTES as f64)];
+                let row: Vec<f64> = row.into_iter().chain(more).collect();
                 told.iter_mut().zip(row).for_each(|(column, figure)| column.push(figure));
             }
         }
-        let [outbox, bare, ratio, each, ratio_each, more, settled] = told.map(|column| median(&column));
+        let told = told.map(|column| median(&column));
+        let [outbox, bare, ratio, each, ratio_each, more, settled, alone, ratio_alone, written] = told;
         println!(
-            "{place:<6} {:<22} {outbox:>12.0} {bare:>10.0} {ratio:>6.2} {each:>12.0} {ratio_each:>6.2} {more:>8.0} {settled:>12.0}",
+            "{place:<6} {:<22} {outbox:>12.0} {bare:>10.0} {ratio:>6.2} {each:>12.0} {ratio_each:>6.2} {more:>8.0} {settled:>12.0} {alone:>12.0} {ratio_alone:>6.2} {written:>7.1}x",
             kind.name
         );
         // The others are for whoever looks closer.
@@ -140,6 +157,46 @@ async fn appended(rig: &mut Rig, kind: &Kind) -> Duration {
         }
     };
     timed(work).await
+}
+
+/// The store without the outbox: nobody counts, packs or answers.
+struct Alone {
+    kv: SledKv,
+    next: u64,
+}
+
+impl Alone {
+    fn open(dir: &Path) -> Self {
+        Self { kv: SledKv::open(dir).expect("a store"), next: 1 }
+    }
+
+    fn round(&mut self, kind: &Kind) -> Duration {
+        let batches: Vec<Batch> = (0..kind.turns).map(|_| self.ready(kind)).collect();
+        let start = Instant::now();
+        batches.iter().for_each(|batch| self.kv.commit(batch).expect("committed"));
+        start.elapsed()
+    }
+
+    /// The keys that a commit of as many events writes, with values of the same size.
+    fn ready(&mut self, kind: &Kind) -> Batch {
+        let mut batch = Batch::default();
+        let bytes = vec![b'x'; kind.events_a_turn() * (BODY_BYTES + RECORD_MORE_BYTES)];
+        for chunk in bytes.chunks(PART_BYTES) {
+            batch.put(keys::chunk(Seq(self.next)), chunk.to_vec());
+            self.next += 1;
+        }
+        (1..).take(kind.at_once).for_each(|community| batch.put(keys::checkpoint(community), vec![b'x'; 32]));
+        batch.put(keys::HEAD.to_vec(), vec![b'x'; 64]);
+        batch.put(keys::SPACE.to_vec(), vec![b'x'; 32]);
+        batch
+    }
+}
+
+/// How many bytes this process has written to files so far; there is no other that knows what the store adds.
+fn written() -> f64 {
+    let told = fs::read_to_string("/proc/self/io").expect("Linux tells it");
+    let bytes = told.lines().find_map(|line| line.strip_prefix("wchar: ")).expect("it is there");
+    bytes.parse().expect("a number")
 }
 
 /// The same bodies and nothing else, at the end of a file.

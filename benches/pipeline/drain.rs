@@ -144,7 +144,7 @@ async fn slow_handler(disk: &Path, size: &Size, retention: Duration) -> Figure {
     let sink = Sink::slow(TAKES).await;
     let manner = Manner { concurrency: 64, batch_max: 1 };
     let slice = (manner.concurrency as f64 / TAKES.as_secs_f64() * size.span.as_secs_f64() * 2.0) as u64;
-    let (mut ours, mut filled) = (Vec::new(), 0);
+    let (mut ours, mut bare, mut filled) = (Vec::new(), Vec::new(), 0);
     for round in 0..=size.rounds {
         // What is in flight at the end of a turn is delivered as well.
         backlog.fill(filled, filled + slice + 1000).await;
@@ -152,13 +152,15 @@ async fn slow_handler(disk: &Path, size: &Size, retention: Duration) -> Figure {
         let turn = our_turn(&backlog, &sink, manner, slice).await;
         if round > 0 {
             ours.push(turn.rate());
+            bare.push(bare_turn(&sink, manner, slice).await.rate());
         }
     }
     backlog.outbox.close().await;
-    let ours = median(&ours);
+    let (ours, bare) = (median(&ours), median(&bare));
     // What the handler really took, beyond which nobody can be.
     let ideal = manner.concurrency as f64 / sink.took().as_secs_f64();
     println!("{:<26} {ours:>11.0} {ideal:>11.0} {:>6.2}", "a handler takes 20 ms, 64", ours / ideal);
+    println!("{:<26} {bare:>11.0} {ideal:>11.0} {:>6.2}", "the same, the bare loop", bare / ideal);
     Figure {
         what: "drain, 64 in flight, a handler takes 20 ms".to_owned(),
         ours: format!("{ours:.0}/s"),

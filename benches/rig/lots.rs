@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use chrono::FixedOffset;
-use event_router::domain::convert::{NameBook, Settings, Stamp, mend, read_answer};
+use event_router::domain::convert::{NameBook, Settings, Writing, mend, read_answer};
 use event_router::domain::event;
 use event_router::domain::ids::{GroupId, Ts};
 use event_router::domain::time::Moment;
@@ -290,8 +290,8 @@ impl Converting {
     fn events(&self, updates: &[&str]) -> Vec<event::Event> {
         let mended: Vec<Cow<'_, str>> = updates.iter().map(|update| mend(update.as_bytes())).collect();
         let texts: Vec<&str> = mended.iter().map(AsRef::as_ref).collect();
-        let stamp = Stamp::new(AT, self.settings.utc_offset);
+        let mut writing = Writing::new(AT, &self.settings, updates.len());
         let events = read_answer(self.group, &self.ts, &texts).into_iter().flatten();
-        events.map(|update| update.into_event(&self.names, &stamp, &self.settings)).collect()
+        events.map(|update| update.into_event(&self.names, &mut writing)).collect()
     }
 }

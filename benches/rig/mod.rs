@@ -59,7 +59,7 @@ impl Rig {
         body.push_str("\"}");
         Event {
             group,
-            event_type: "message_new".to_owned(),
+            event_type: "message_new".into(),
             user_id: Some(5),
             peer_id: Some(2_000_000_000 + (self.number % 50).cast_signed()),
             received_at: Clock::system().now(),

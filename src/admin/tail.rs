@@ -135,7 +135,7 @@ impl AttemptLine {
             destination: one.destination.to_string(),
             seq: one.seq.0,
             event_id: one.event_id.to_string(),
-            event_type: one.event_type.clone(),
+            event_type: one.event_type.clone().into_owned(),
             peer_id: one.peer_id,
             user_id: one.user_id,
             replay: (one.replay > 0).then_some(one.replay),

@@ -27,11 +27,12 @@ impl Ingest {
             // Only a gap tells of it; to look at the board is to copy it.
             last_answer: commit.gap().and_then(|_| self.status.board().polling.heard),
         };
+        let mut writing = self.converter.writing(at, read.len());
         for update in read {
             match update {
                 Ok(update) => {
                     let message = update.new_message();
-                    let (event, takers) = self.converter.event(update, &book, at);
+                    let (event, takers) = self.converter.event(update, &book, &mut writing);
                     if let (Some(heard), Some((peer, cmid))) = (&mut append.heard, message)
                         && event.group == self.group
                     {

@@ -333,10 +333,11 @@ impl Backfill {
         let read = items.iter().map(|item| read_again(self.group, &item.event_id, &item.update));
         let read: Vec<Result<Update<'_>, String>> = read.collect();
         let book = self.converter.look_up(read.iter().flatten()).await;
-        let became = |(item, read): (&Item, Result<Update<'_>, String>)| match read {
+        let mut writing = self.converter.writing(at, items.len());
+        let mut became = |(item, read): (&Item, Result<Update<'_>, String>)| match read {
             _ if !(if item.ours { wants.replies } else { wants.new }) => FetchedAs::SwitchedOff,
             Ok(update) => {
-                let (event, takers) = self.converter.event(update, &book, at);
+                let (event, takers) = self.converter.event(update, &book, &mut writing);
                 FetchedAs::Event(event, takers)
             }
             Err(reason) => FetchedAs::Unreadable(quarantined(&item.event_id, reason, &item.update)),

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::domain::convert::{self, Facts, Name, NameBook, Stamp, Update};
+use crate::domain::convert::{self, Facts, Name, NameBook, Update, Writing};
 use crate::domain::event::Event;
 use crate::domain::route::Rule;
 use crate::domain::time::Moment;
@@ -46,11 +46,17 @@ impl Converter {
         book
     }
 
+    /// What the events of about as many updates are written with.
+    #[must_use]
+    pub fn writing(&self, at: Moment, updates: usize) -> Writing<'_> {
+        Writing::new(at, &self.events, updates)
+    }
+
     /// The event of an update, and who takes it.
     #[must_use]
-    pub fn event(&self, update: Update<'_>, book: &NameBook, at: Moment) -> (Event, Vec<DestinationId>) {
+    pub fn event(&self, update: Update<'_>, book: &NameBook, writing: &mut Writing<'_>) -> (Event, Vec<DestinationId>) {
         let takers = self.takers(&update.facts(&self.events));
-        let event = update.into_event(book, &Stamp::new(at, self.events.utc_offset), &self.events);
+        let event = update.into_event(book, writing);
         self.metrics.converted(&event.event_type);
         (event, takers)
     }

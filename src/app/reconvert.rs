@@ -79,7 +79,8 @@ impl Reconvert {
             Ok(update) => {
                 let fetched = update.new_message().map(|(peer, cmid)| EventId::fetched(group, peer, cmid));
                 let book = self.converter.look_up(std::iter::once(&update)).await;
-                let (event, takers) = self.converter.event(update, &book, self.clock.now());
+                let mut writing = self.converter.writing(self.clock.now(), 1);
+                let (event, takers) = self.converter.event(update, &book, &mut writing);
                 let source = if fetched.as_ref() == Some(&event.event_id) { Source::Backfill } else { Source::Live };
                 page.events.push((number, event, source, takers));
             }

@@ -6,7 +6,7 @@ use super::args::ConvertArgs;
 use super::exit::{Exit, Failure};
 use super::updates;
 use crate::clock::Clock;
-use crate::domain::convert::{NameBook, Settings, Stamp, mend};
+use crate::domain::convert::{NameBook, Settings, Writing, mend};
 use crate::domain::time::Moment;
 
 /// How many came out.
@@ -40,11 +40,12 @@ pub(super) fn convert(
 ) -> io::Result<Summary> {
     let text = mend(input);
     let mut summary = Summary::default();
-    let stamp = Stamp::new(at, settings.utc_offset);
-    for (update, number) in updates::read(&text).into_iter().zip(1..) {
+    let updates = updates::read(&text);
+    let mut writing = Writing::new(at, settings, updates.len());
+    for (update, number) in updates.into_iter().zip(1..) {
         match update {
             Ok(update) => {
-                out.write_all(&update.into_event(&NameBook::default(), &stamp, settings).body)?;
+                out.write_all(&update.into_event(&NameBook::default(), &mut writing).body)?;
                 out.write_all(b"\n")?;
                 summary.converted += 1;
             }

@@ -96,7 +96,7 @@ mod tests {
         let event = Event {
             group: GroupId::new(1).expect("an id"),
             event_id: EventId::parse("8dd5").expect("an id"),
-            event_type: event_type.to_owned(),
+            event_type: event_type.to_owned().into(),
             user_id: None,
             peer_id: None,
             received_at: Moment(0),

@@ -1,6 +1,8 @@
 //! The event: what `convert` makes of an update, what is routed, stored and sent. Its body is the contract's JSON,
 //! written once; nothing after conversion parses it again.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::ids::{EventId, GroupId, Lane};
@@ -17,7 +19,7 @@ pub struct Event {
     /// VK's envelope id, or one made of the update.
     pub event_id: EventId,
     /// The contract's name of its type, e.g. `command_call`, or VK's own name.
-    pub event_type: String,
+    pub event_type: Cow<'static, str>,
     /// Who did it; negative is a community.
     pub user_id: Option<i64>,
     /// The conversation it happened in.
@@ -40,6 +42,15 @@ impl Event {
     pub fn chat_id(&self) -> Option<i64> {
         chat_of(self.peer_id)
     }
+}
+
+/// An event's type: the names that nearly all events have are written down once.
+#[must_use]
+pub fn type_name(name: &str) -> Cow<'static, str> {
+    const COMMON: [&str; 6] =
+        ["message_new", "command_call", "button_pressed", "message_reply", "message_edit", "reaction_changed"];
+    let common = COMMON.into_iter().find(|common| *common == name);
+    common.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
 }
 
 /// `peer_id` less 2000000000 for a chat, else nothing.

@@ -7,7 +7,7 @@ use super::frame::{self, PART_BYTES, damaged, encode, whole};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::records::{ChunkRecord, EventRecord};
-use crate::domain::event::{Event, Queued, Source};
+use crate::domain::event::{Event, Queued, Source, type_name};
 use crate::domain::ids::{EventId, GroupId, Seq};
 
 /// What an event costs in a chunk besides its body, id and type, at most.
@@ -104,7 +104,7 @@ pub fn queued_of(key: &[u8], seq: Seq, record: &EventRecord<'_>, bytes: &Bytes) 
     let event = Event {
         group: GroupId::new(record.group).map_err(|error| damaged(key, &error.to_string()))?,
         event_id: EventId::parse(record.event_id).map_err(|error| damaged(key, &error.to_string()))?,
-        event_type: record.event_type.to_owned(),
+        event_type: type_name(record.event_type),
         user_id: record.user,
         peer_id: record.peer,
         received_at: record.received_at,

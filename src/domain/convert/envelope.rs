@@ -57,7 +57,7 @@ impl<'de> DeserializeSeed<'de> for Shape {
     type Value = Body<'de>;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Body<'de>, D::Error> {
         match self {
-            Self::Message(place) => place.deserialize(deserializer).map(Box::new).map(Body::Message),
+            Self::Message(place) => place.deserialize(deserializer).map(Body::Message),
             Self::Button => FromObject::<Button<'de>>::new().deserialize(deserializer).map(Body::Button),
             Self::Reaction => FromObject::<Reaction>::new().deserialize(deserializer).map(Body::Reaction),
         }

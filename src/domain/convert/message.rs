@@ -67,15 +67,24 @@ pub(super) enum Place {
 }
 
 impl<'de> DeserializeSeed<'de> for Place {
-    type Value = Message<'de>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Message<'de>, D::Error> {
+    type Value = Box<Message<'de>>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Box<Message<'de>>, D::Error> {
         deserializer.deserialize_map(Fields(self))
+    }
+}
+
+/// A message in another, or in what wraps it.
+struct Boxed<'a>(Box<Message<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Boxed<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields(Place::Nested)).map(Self)
     }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Fields(Place::Nested))
+        deserializer.deserialize_map(Fields(Place::Nested)).map(|message| *message)
     }
 }
 
@@ -88,7 +97,7 @@ struct Found<'a> {
     conversation_message_id: Option<Int>,
     cmid: Option<Int>,
     text: Option<Text<'a>>,
-    reply: Option<Box<Message<'a>>>,
+    reply: Option<Boxed<'a>>,
     forward: Option<Vec<Message<'a>>>,
     attachments: Option<Kinds<'a>>,
     geo: Loose<'a>,
@@ -114,7 +123,7 @@ impl<'a> Found<'a> {
             cmid: self.conversation_message_id.or(self.cmid).map(|Int(id)| id),
             date: self.date.map(|Int(date)| date),
             text: self.text.or(self.body).map_or(Cow::Borrowed(""), |Text(text)| text),
-            reply: self.reply,
+            reply: self.reply.map(|Boxed(message)| message),
             forward: self.forward.unwrap_or_default(),
             kinds,
             payload: self.payload,
@@ -147,21 +156,22 @@ enum Key {
 
 struct Fields(Place);
 
+/// In a box from the start: it is handed on through many hands, and it is large.
 impl<'de> Visitor<'de> for Fields {
-    type Value = Message<'de>;
+    type Value = Box<Message<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a message")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message<'de>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = Found::default();
         let mut wrapped = None;
         let mut perhaps_wrapped: Option<&'de RawValue> = None;
         while let Some(key) = map.next_key()? {
             match key {
                 Key::Message => match self.0 {
-                    Place::New => wrapped = map.next_value::<Option<Message<'de>>>()?,
+                    Place::New => wrapped = map.next_value::<Option<Boxed<'de>>>()?.map(|Boxed(message)| message),
                     Place::Bare => perhaps_wrapped = map.next_value()?,
                     Place::Nested => drop(map.next_value::<IgnoredAny>()?),
                 },
@@ -184,9 +194,10 @@ impl<'de> Visitor<'de> for Fields {
             }
         }
         if let Some(inner) = perhaps_wrapped.filter(|_| found.from_id.is_none() && found.peer_id.is_none()) {
-            wrapped = Some(serde_json::from_str(inner.get()).map_err(A::Error::custom)?);
+            let Boxed(message) = serde_json::from_str(inner.get()).map_err(A::Error::custom)?;
+            wrapped = Some(message);
         }
-        Ok(wrapped.unwrap_or_else(|| found.message()))
+        Ok(wrapped.unwrap_or_else(|| Box::new(found.message())))
     }
 }
 

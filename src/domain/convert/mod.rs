@@ -27,7 +27,7 @@ pub use facts::{Facts, Payload};
 pub use fetched::{Item, Nameless, item};
 pub use mend::mend;
 pub use read::{Quarantined, Update, Wanted, read_again, read_answer};
-pub use write::{Name, NameBook, Stamp};
+pub use write::{Name, NameBook, Writing};
 
 /// How events are written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,7 +34,7 @@ pub struct Update<'a> {
 /// What its object is. The types that have a shape of their own are *known*: their object must be readable, else the
 /// update goes into quarantine. Every other object is passed on as it is, whatever it is.
 pub(super) enum Body<'a> {
-    /// In a box: what is read is handed on a few times, and a message is large.
+    /// In a box, which it was read into.
     Message(Box<Message<'a>>),
     Button(Button<'a>),
     Reaction(Reaction),

@@ -4,8 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use bytes::Bytes;
-use chrono::FixedOffset;
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde::ser::{SerializeStruct, Serializer};
@@ -16,11 +15,14 @@ use super::mend::mend_surrogates;
 use super::message::Message;
 use super::read::{Body, Update};
 use super::shapes::{Int, Text};
-use crate::domain::event::{CHAT_BASE, Event, chat_of};
+use crate::domain::event::{CHAT_BASE, Event, chat_of, type_name};
 use crate::domain::time::Moment;
 
 /// What the keys that every event has take, with names of common length, in bytes.
 const HEAD_BYTES: usize = 448;
+/// The most bytes of bodies that stand in one block. An event that waits keeps its whole block in memory; one that was read
+/// back from the outbox keeps a chunk of this size.
+const BLOCK_BYTES: usize = 16 << 10;
 
 /// A name and a nick; either may be unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,18 +67,39 @@ impl NameBook {
     }
 }
 
-/// The moment of conversion as events carry it; made once for all updates of an answer.
-#[derive(Clone, Debug)]
-pub struct Stamp {
+/// What the events of one answer are written with: one moment, one block of memory behind the other.
+#[derive(Debug)]
+pub struct Writing<'a> {
     at: Moment,
     datetime: String,
+    settings: &'a Settings,
+    blocks: Blocks,
 }
 
-impl Stamp {
-    /// The moment `at`, with `datetime` at `offset`.
+impl<'a> Writing<'a> {
+    /// For about as many `updates`, at the moment `at`.
     #[must_use]
-    pub fn new(at: Moment, offset: FixedOffset) -> Self {
-        Self { at, datetime: at.local(offset) }
+    pub fn new(at: Moment, settings: &'a Settings, updates: usize) -> Self {
+        let block_bytes = updates.saturating_mul(HEAD_BYTES).min(BLOCK_BYTES);
+        let blocks = Blocks { rest: BytesMut::new(), block_bytes };
+        Self { at, datetime: at.local(settings.utc_offset), settings, blocks }
+    }
+}
+
+/// Bodies that stand behind one another: to make room for each of them alone takes longer than to write it.
+#[derive(Debug)]
+struct Blocks {
+    rest: BytesMut,
+    block_bytes: usize,
+}
+
+impl Blocks {
+    /// Where a body of about so many bytes goes.
+    fn place(&mut self, bytes: usize) -> Writer<'_> {
+        if self.rest.capacity() < bytes {
+            self.rest = BytesMut::with_capacity(bytes.max(self.block_bytes));
+        }
+        Writer(&mut self.rest)
     }
 }
 
@@ -90,21 +113,23 @@ macro_rules! key {
 impl Update<'_> {
     /// The event that it becomes.
     #[must_use]
-    pub fn into_event(self, names: &NameBook, stamp: &Stamp, settings: &Settings) -> Event {
+    pub fn into_event(self, names: &NameBook, writing: &mut Writing<'_>) -> Event {
+        let Writing { at, datetime, settings, blocks } = writing;
         let event_type = self.event_type(settings);
         let object = if settings.object { self.object() } else { None };
-        let mut out = Writer(Vec::with_capacity(room(&self.body, object)));
-        self.write_head(&mut out, event_type, names, stamp);
+        let mut out = blocks.place(room(&self.body, object));
+        out.key("{\"ts\":", &at.unix_seconds());
+        out.key(key!("datetime"), datetime.as_str());
+        self.write_head(&mut out, event_type, names);
         write_rest(&mut out, &self.body, object);
-        let body = out.end();
         Event {
+            body: out.end(),
+            event_type: type_name(event_type),
             group: self.group,
-            event_type: event_type.to_owned(),
             event_id: self.event_id,
             user_id: self.user_id,
             peer_id: self.peer_id,
-            received_at: stamp.at,
-            body: Bytes::from(body),
+            received_at: *at,
         }
     }
 
@@ -120,10 +145,8 @@ impl Update<'_> {
         }
     }
 
-    /// The first ten keys, which every event has.
-    fn write_head(&self, out: &mut Writer, event_type: &str, names: &NameBook, stamp: &Stamp) {
-        out.key("{\"ts\":", &stamp.at.unix_seconds());
-        out.key(key!("datetime"), &stamp.datetime);
+    /// What every event has behind its moment.
+    fn write_head(&self, out: &mut Writer<'_>, event_type: &str, names: &NameBook) {
         out.key(key!("event_type"), event_type);
         out.key(key!("event_id"), self.event_id.as_str());
         out.key(key!("user_id"), &self.user_id);
@@ -140,7 +163,7 @@ fn is_command(text: &str, settings: &Settings) -> bool {
 }
 
 /// The keys that depend on what happened.
-fn write_rest(out: &mut Writer, body: &Body<'_>, object: Option<&RawValue>) {
+fn write_rest(out: &mut Writer<'_>, body: &Body<'_>, object: Option<&RawValue>) {
     match body {
         Body::Message(message) => {
             out.key(key!("cmid"), &message.cmid);
@@ -193,10 +216,10 @@ pub(super) fn payload(raw: &RawValue) -> Cow<'_, str> {
     }
 }
 
-/// Writes an object key by key, in order, into one buffer. What it wrote is always one line.
-struct Writer(Vec<u8>);
+/// Writes an object key by key, in order, into one block. What it wrote is always one line.
+struct Writer<'a>(&'a mut BytesMut);
 
-impl Writer {
+impl Writer<'_> {
     fn key(&mut self, key: &str, value: &(impl Serialize + ?Sized)) {
         self.0.extend_from_slice(key.as_bytes());
         self.value(value);
@@ -213,12 +236,13 @@ impl Writer {
     }
 
     fn value(&mut self, value: &(impl Serialize + ?Sized)) {
-        serde_json::to_writer(&mut self.0, value).expect("invariant: our values are plain and a buffer takes all");
+        serde_json::to_writer((&mut *self.0).writer(), value)
+            .expect("invariant: our values are plain and a block grows");
     }
 
-    fn end(mut self) -> Vec<u8> {
-        self.0.push(b'}');
-        self.0
+    fn end(self) -> Bytes {
+        self.0.put_u8(b'}');
+        self.0.split().freeze()
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn event(seq: u64, peer: i64) -> Queued {
     let event = Event {
         group: GroupId::new(1).expect("an id"),
         event_id: EventId::parse(&format!("e{seq}")).expect("an id"),
-        event_type: "message_new".to_owned(),
+        event_type: "message_new".into(),
         user_id: None,
         peer_id: Some(peer),
         received_at: Moment(0),
