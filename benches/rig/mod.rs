@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, BytesMut};
 use event_router::clock::Clock;
 use event_router::domain::event::{Event, Source};
 use event_router::domain::ids::{DestinationName, EventId, GroupId, Seq, Ts};
@@ -43,27 +43,29 @@ impl Rig {
         Self { outbox, destination, cursor, read: VecDeque::new(), number }
     }
 
-    /// New events in an answer for a community.
+    /// New events in an answer for a community. Their bodies stand behind one another, as conversion makes them.
     pub(crate) fn answer(&mut self, community: i64, events: usize) -> Append {
         let group = GroupId::new(community).expect("an id");
-        let events = (0..events).map(|_| (self.event(group), Source::Live, vec![self.destination])).collect();
+        let mut block = BytesMut::with_capacity(events * BODY_BYTES);
+        let event = |_| (self.event(group, &mut block), Source::Live, vec![self.destination]);
+        let events = (0..events).map(event).collect();
         let ts = Ts::parse(&self.number.to_string()).expect("a ts");
         Append { group, ts, events, unrouted: 0, quarantined: Vec::new(), gap: None, heard: None, last_answer: None }
     }
 
-    fn event(&mut self, group: GroupId) -> Event {
+    fn event(&mut self, group: GroupId, block: &mut BytesMut) -> Event {
         self.number += 1;
         let id = format!("{:040x}", self.number);
-        let mut body = format!("{{\"event_id\":\"{id}\",\"text\":\"");
-        body.push_str(&"x".repeat(BODY_BYTES - 2 - body.len()));
-        body.push_str("\"}");
+        block.put_slice(format!("{{\"event_id\":\"{id}\",\"text\":\"").as_bytes());
+        block.put_bytes(b'x', BODY_BYTES - 2 - block.len());
+        block.put_slice(b"\"}");
         Event {
             group,
             event_type: "message_new".into(),
             user_id: Some(5),
             peer_id: Some(2_000_000_000 + (self.number % 50).cast_signed()),
             received_at: Clock::system().now(),
-            body: Bytes::from(body),
+            body: block.split().freeze(),
             event_id: EventId::parse(&id).expect("an id"),
         }
     }

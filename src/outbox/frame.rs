@@ -16,20 +16,47 @@ const FRAME_BYTES: usize = 1 + 2 + 4 + 4;
 /// The most bytes of a record that go into one value.
 pub const PART_BYTES: usize = 16 << 10;
 
+/// A record as bytes, behind the room that its frame takes.
+#[derive(Debug)]
+pub struct Encoded(Vec<u8>);
+
+impl Encoded {
+    /// Of a record that takes about so many `bytes`.
+    #[must_use]
+    pub fn new(record: &impl Serialize, bytes: usize) -> Self {
+        let mut value = Vec::with_capacity(FRAME_BYTES + bytes);
+        value.resize(FRAME_BYTES, 0);
+        Self(postcard::to_extend(record, value).expect("invariant: our records have no shape that postcard refuses"))
+    }
+
+    fn of(bytes: &[u8]) -> Self {
+        Self([&[0; FRAME_BYTES], bytes].concat())
+    }
+
+    fn length(&self) -> usize {
+        self.0.len() - FRAME_BYTES
+    }
+}
+
 /// Puts a record into a batch under `key`, in parts where it is large.
 pub fn put(batch: &mut Batch, key: Vec<u8>, record: &impl Serialize) {
-    put_bytes(batch, key, &encode(record));
+    put_encoded(batch, key, Encoded::new(record, 0));
 }
 
 /// Puts a record that counts as use of the disk, where none is.
 pub fn add(batch: &mut Batch, key: Vec<u8>, record: &impl Serialize) {
-    add_bytes(batch, key, &encode(record));
+    add_encoded(batch, key, Encoded::new(record, 0));
+}
+
+/// Puts what is encoded and counts as use of the disk, where none is.
+pub fn add_encoded(batch: &mut Batch, key: Vec<u8>, record: Encoded) {
+    batch.weigh(&key, weight(key.len(), record.length()).cast_signed());
+    put_encoded(batch, key, record);
 }
 
 /// Puts encoded bytes that count as use of the disk, where none are.
 pub fn add_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
-    batch.weigh(&key, weight(key.len(), bytes.len()).cast_signed());
-    put_bytes(batch, key, bytes);
+    add_encoded(batch, key, Encoded::of(bytes));
 }
 
 /// What a record of `length` bytes takes with its frame, its parts and their keys.
@@ -46,19 +73,23 @@ pub fn encode(record: &impl Serialize) -> Vec<u8> {
 
 /// Puts encoded bytes into a batch, framed, in parts where they are many.
 pub(super) fn put_bytes(batch: &mut Batch, key: Vec<u8>, bytes: &[u8]) {
-    let further = bytes.len().saturating_sub(1) / PART_BYTES;
+    put_encoded(batch, key, Encoded::of(bytes));
+}
+
+fn put_encoded(batch: &mut Batch, key: Vec<u8>, record: Encoded) {
+    let length = record.length();
+    let further = length.saturating_sub(1) / PART_BYTES;
     let parts = u16::try_from(further).expect("invariant: a record is far below a gigabyte");
-    let length = u32::try_from(bytes.len()).expect("invariant: a record is far below a gigabyte");
-    let (first, rest) = bytes.split_at(bytes.len().min(PART_BYTES));
-    let mut value = Vec::with_capacity(FRAME_BYTES + first.len());
-    value.push(VERSION);
-    value.extend_from_slice(&parts.to_be_bytes());
-    value.extend_from_slice(&length.to_be_bytes());
-    value.extend_from_slice(&crc32fast::hash(bytes).to_be_bytes());
-    value.extend_from_slice(first);
-    for (number, part) in (1..=parts).zip(rest.chunks(PART_BYTES)) {
+    let length = u32::try_from(length).expect("invariant: a record is far below a gigabyte");
+    let Encoded(mut value) = record;
+    let (frame, bytes) = value.split_at_mut(FRAME_BYTES);
+    let sum = crc32fast::hash(bytes).to_be_bytes();
+    let head = [&[VERSION][..], &parts.to_be_bytes(), &length.to_be_bytes(), &sum].concat();
+    frame.copy_from_slice(&head);
+    for (number, part) in (1..=parts).zip(bytes.chunks(PART_BYTES).skip(1)) {
         batch.put(part_key(&key, number), part.to_vec());
     }
+    value.truncate(FRAME_BYTES + PART_BYTES);
     batch.put(key, value);
 }
 

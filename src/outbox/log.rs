@@ -1,9 +1,11 @@
 //! The log: events packed into chunks, and chunks read back, checked for contiguity. Deliberately absent: who has settled
 //! what (`cursor`), and any caching (`handle` keeps the window of recent chunks).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
-use super::frame::{self, PART_BYTES, damaged, encode, whole};
+use super::frame::{self, Encoded, PART_BYTES, damaged, whole};
 use super::keys::{self, DestinationId};
 use super::kv::{Kv, KvError};
 use super::records::{ChunkRecord, EventRecord};
@@ -43,19 +45,23 @@ impl Chunk {
 
 /// Cuts consecutive events into chunks: as many as fit one value, a larger event alone. Keys and encoded records.
 #[must_use]
-pub fn pack(events: &[Logged]) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub fn pack(events: &[Logged]) -> Vec<(Vec<u8>, Encoded)> {
     let mut chunks = Vec::new();
     let mut rest = events;
     while let Some(first) = rest.first() {
         let mut bytes = 0;
-        let fit = rest.iter().take_while(|logged| {
-            bytes += cost(logged);
-            bytes <= PART_BYTES
-        });
-        let count = fit.count().max(1);
+        let mut count = 0;
+        for logged in rest {
+            let more = cost(logged);
+            if count > 0 && bytes + more > PART_BYTES {
+                break;
+            }
+            bytes += more;
+            count += 1;
+        }
         let (now, later) = rest.split_at(count);
         let record = ChunkRecord { first: first.queued.seq, events: now.iter().map(event_record).collect() };
-        chunks.push((keys::chunk(record.first), encode(&record)));
+        chunks.push((keys::chunk(record.first), Encoded::new(&record, bytes)));
         rest = later;
     }
     chunks
@@ -73,15 +79,15 @@ fn cost(logged: &Logged) -> usize {
 /// An event as it is stored.
 #[must_use]
 pub fn event_record(logged: &Logged) -> EventRecord<'_> {
-    record_of(&logged.queued, logged.destinations.clone())
+    record_of(&logged.queued, &logged.destinations)
 }
 
 /// An event as it is stored in a row of one destination.
 #[must_use]
-pub fn record_of(queued: &Queued, destinations: Vec<DestinationId>) -> EventRecord<'_> {
+pub fn record_of<'a>(queued: &'a Queued, destinations: impl Into<Cow<'a, [DestinationId]>>) -> EventRecord<'a> {
     let event = &queued.event;
     EventRecord {
-        destinations,
+        destinations: destinations.into(),
         received_at: event.received_at,
         group: event.group.get(),
         peer: event.peer_id,
@@ -174,7 +180,7 @@ pub fn decode(kv: &dyn Kv, key: &[u8], value: &[u8], first: Seq) -> Result<Chunk
     let mut seq = first;
     for event in record.events {
         let queued = queued_of(key, seq, &event, &bytes)?;
-        events.push(Logged { queued, destinations: event.destinations });
+        events.push(Logged { queued, destinations: event.destinations.into_owned() });
         seq = seq.next();
     }
     Ok(Chunk { first, events })

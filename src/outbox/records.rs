@@ -1,6 +1,8 @@
 //! What the records hold. The prose in [`super`] is the specification; the order of fields is the format. Deliberately
 //! absent: where records live (`keys`) and how one becomes bytes (`frame`).
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
@@ -103,7 +105,7 @@ pub struct Checkpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord<'a> {
     /// Who takes it.
-    pub destinations: Vec<DestinationId>,
+    pub destinations: Cow<'a, [DestinationId]>,
     /// When it was converted.
     pub received_at: Moment,
     /// The community.

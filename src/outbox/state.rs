@@ -251,8 +251,8 @@ impl State {
             logged.push(Logged { queued: Queued { seq, source, event }, destinations });
         }
         done.appended = logged.len() as u64;
-        for (key, bytes) in log::pack(&logged) {
-            frame::add_bytes(batch, key, &bytes);
+        for (key, record) in log::pack(&logged) {
+            frame::add_encoded(batch, key, record);
         }
         self.head.repeats += done.repeats;
         self.dirty.head = true;

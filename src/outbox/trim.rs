@@ -86,7 +86,9 @@ impl State {
         if self.head.tail >= goal {
             return Ok(false);
         }
-        let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(self.stored), TRIM_KEYS)?;
+        let goal_in_store = goal.min(self.stored);
+        let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(goal_in_store.next()), TRIM_KEYS)?;
+        let is_all = page.len() < TRIM_KEYS;
         let chunks: Vec<_> =
             page.iter().filter_map(|(key, value)| Some((keys::chunk_first(key)?, key, value))).collect();
         let before = self.head.tail;
@@ -96,6 +98,9 @@ impl State {
             }
             let end = match chunks.get(place + 1) {
                 Some((next, _, _)) => *next,
+                // The last chunk, or one that goes on behind the goal.
+                None if is_all && goal_in_store == self.stored => self.stored,
+                None if is_all => break,
                 None => self.chunk_end(kv, *first)?,
             };
             if end > goal {

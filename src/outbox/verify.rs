@@ -205,7 +205,7 @@ impl Verifier<'_> {
         for (seq, event) in (first.0..).map(Seq).zip(&record.events) {
             self.told.events += 1;
             check_event(key, event)?;
-            for id in &event.destinations {
+            for id in event.destinations.iter() {
                 let Some((_, cursor)) = self.books.destinations.get(id) else {
                     return Err(damaged(key, &format!("event {seq} is for destination {id}, which has no name")));
                 };
