@@ -9,6 +9,7 @@ use event_router::domain::convert::{Name, NameBook, Quarantined, Settings, Writi
 use event_router::domain::event::Event;
 use event_router::domain::ids::{GroupId, Ts};
 use event_router::domain::time::Moment;
+use event_router::sim::script::Script;
 use serde_json::{Value, json};
 
 pub(crate) fn settings(object: bool) -> Settings {
@@ -339,6 +340,31 @@ fn surrogates_that_are_lone_become_a_replacement_in_payloads_too() {
         [br#"{"type":"message_new","object":{"message":{"text":"\ud83d "#.as_slice(), &[0xff], br#""}}}"#].concat();
     let found: Value = serde_json::from_slice(&convert(&mend(&update)).body).expect("JSON");
     assert_eq!(found["text"], "\u{fffd} \u{fffd}");
+}
+
+/// Bodies of one answer stand behind one another: none of them takes from its neighbours, however long one becomes.
+#[test]
+fn a_body_is_the_same_alone_and_among_others() {
+    let mut script = Script::new(7, 218_730_916, 20);
+    let mut updates: Vec<String> = (0..400).map(|_| script.invent().update).collect();
+    for length in [0, 400, 16 << 10, 100 << 10] {
+        let attachments = vec![json!({ "type": "photo" }); length / 8];
+        let message = json!({ "from_id": 1, "peer_id": 2, "text": "\u{1}".repeat(length), "attachments": attachments });
+        updates.insert(
+            length % 397,
+            json!({ "type": "message_new", "event_id": "x", "object": { "message": message } }).to_string(),
+        );
+    }
+    let texts: Vec<&str> = updates.iter().map(String::as_str).collect();
+    for object in [false, true] {
+        let together = convert_all(&texts, object);
+        assert!(together.iter().filter(|event| event.is_ok()).count() > 300);
+        for (event, text) in together.iter().zip(&texts) {
+            let alone = convert_all(&[text], object).remove(0);
+            // Which answer an id was made in makes no difference here: each update stands in it once.
+            assert_eq!(event, &alone);
+        }
+    }
 }
 
 /// The real updates of the folder that `VK_CORPUS` names, in the order of their names; none where it is not set.
