@@ -43,7 +43,7 @@ impl Rig {
         Self { outbox, destination, cursor, read: VecDeque::new(), number }
     }
 
-    /// New events in an answer for a community. Their bodies stand behind one another, as conversion makes them.
+    /// New events in an answer for a community. Their bodies stand behind one another, in one block an answer.
     pub(crate) fn answer(&mut self, community: i64, events: usize) -> Append {
         let group = GroupId::new(community).expect("an id");
         let mut block = BytesMut::with_capacity(events * BODY_BYTES);

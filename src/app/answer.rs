@@ -32,16 +32,17 @@ impl Ingest {
             match update {
                 Ok(update) => {
                     let message = update.new_message();
-                    let (event, takers) = self.converter.event(update, &book, &mut writing);
+                    let takers = self.converter.takers(&update);
                     if let (Some(heard), Some((peer, cmid))) = (&mut append.heard, message)
-                        && event.group == self.group
+                        && update.group() == self.group
                     {
                         let event = (!takers.is_empty()).then_some(append.events.len());
                         heard.push(Heard { peer, cmid, event });
                     }
                     match takers.is_empty() {
+                        // Nobody wants its body.
                         true => append.unrouted += 1,
-                        false => append.events.push((event, Source::Live, takers)),
+                        false => append.events.push((update.into_event(&book, &mut writing), Source::Live, takers)),
                     }
                 }
                 Err(bad) => append.quarantined.push(quarantine(self.group, at, bad)),

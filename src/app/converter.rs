@@ -55,13 +55,15 @@ impl Converter {
     /// The event of an update, and who takes it.
     #[must_use]
     pub fn event(&self, update: Update<'_>, book: &NameBook, writing: &mut Writing<'_>) -> (Event, Vec<DestinationId>) {
-        let takers = self.takers(&update.facts(&self.events));
-        let event = update.into_event(book, writing);
-        self.metrics.converted(&event.event_type);
-        (event, takers)
+        let takers = self.takers(&update);
+        (update.into_event(book, writing), takers)
     }
 
-    fn takers(&self, facts: &Facts<'_>) -> Vec<DestinationId> {
-        self.rules.iter().filter(|(_, rule)| rule.takes(facts)).map(|(id, _)| *id).collect()
+    /// Who takes the event of an update; it counts as converted.
+    #[must_use]
+    pub fn takers(&self, update: &Update<'_>) -> Vec<DestinationId> {
+        let facts: Facts<'_> = update.facts(&self.events);
+        self.metrics.converted(facts.event_type);
+        self.rules.iter().filter(|(_, rule)| rule.takes(&facts)).map(|(id, _)| *id).collect()
     }
 }

@@ -90,6 +90,9 @@ fn put_encoded(batch: &mut Batch, key: Vec<u8>, record: Encoded) {
         batch.put(part_key(&key, number), part.to_vec());
     }
     value.truncate(FRAME_BYTES + PART_BYTES);
+    if parts > 0 {
+        value.shrink_to_fit();
+    }
     batch.put(key, value);
 }
 

@@ -83,14 +83,18 @@ impl State {
 
     /// Deletes whole chunks that end at or below `goal`.
     fn trim_to(&mut self, kv: &dyn Kv, batch: &mut Batch, goal: Seq) -> Result<bool, KvError> {
-        if self.head.tail >= goal {
+        let goal_in_store = goal.min(self.stored);
+        if self.head.tail >= goal_in_store {
             return Ok(false);
         }
-        let goal_in_store = goal.min(self.stored);
-        let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(goal_in_store.next()), TRIM_KEYS)?;
+        let until = goal_in_store.next().min(self.stored);
+        let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(until), TRIM_KEYS)?;
         let is_all = page.len() < TRIM_KEYS;
         let chunks: Vec<_> =
             page.iter().filter_map(|(key, value)| Some((keys::chunk_first(key)?, key, value))).collect();
+        if chunks.is_empty() {
+            return Err(damaged(&keys::chunk(self.head.tail), "no chunk of the log begins here, where one was due"));
+        }
         let before = self.head.tail;
         for (place, (first, key, value)) in chunks.iter().enumerate() {
             if *first != self.head.tail {

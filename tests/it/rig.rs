@@ -177,7 +177,8 @@ impl Rig {
         let output = within(&format!("an answer to {words:?}"), async {
             loop {
                 let output = self.run(&asked).await;
-                if output.status.code() != Some(75) {
+                let opens = String::from_utf8_lossy(&output.stderr).contains("it starts, stops, or hangs");
+                if output.status.code() != Some(75) || !opens {
                     return output;
                 }
             }

@@ -80,6 +80,12 @@ impl<'a> Update<'a> {
         }
     }
 
+    /// The community it belongs to.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
     /// The id that its event has.
     #[must_use]
     pub fn event_id(&self) -> &EventId {

@@ -20,8 +20,8 @@ use crate::domain::time::Moment;
 
 /// What the keys that every event has take, with names of common length, in bytes.
 const HEAD_BYTES: usize = 448;
-/// The most bytes of bodies that stand in one block. An event that waits keeps its whole block in memory; one that was read
-/// back from the outbox keeps a chunk of this size.
+/// The most bytes of a block in which several bodies stand. An event that waits keeps its whole block in memory; one that was
+/// read back from the outbox keeps a chunk of this size.
 const BLOCK_BYTES: usize = 16 << 10;
 
 /// A name and a nick; either may be unknown.
@@ -96,7 +96,8 @@ struct Blocks {
 impl Blocks {
     /// Where a body of about so many bytes goes.
     fn place(&mut self, bytes: usize) -> Writer<'_> {
-        if self.rest.capacity() < bytes {
+        // Of a body that outgrew its room more may be left than a block has: nobody else is to keep that in memory.
+        if !(bytes..=self.block_bytes).contains(&self.rest.capacity()) {
             self.rest = BytesMut::with_capacity(bytes.max(self.block_bytes));
         }
         Writer(&mut self.rest)
