@@ -1,6 +1,8 @@
 //! What an operator takes out for good: it is gone from where it was, it is told of for as long as the event is in the log, the
 //! books hold, and nothing else is touched.
 
+use std::time::{Duration, Instant};
+
 use event_router::outbox::views::{Row, Stats};
 use event_router::sim::handler::Answer;
 use serde_json::Value;
@@ -178,6 +180,23 @@ async fn check_detached(stopped: bool) {
     service.stop().await;
 }
 
+/// What waits is pending, however old it is: only when it would be sent is it too old.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_paused_expires_only_when_it_would_be_sent() {
+    let mut rig = Rig::new(&[("all", "max_age = \"1s\"")], FAST).await;
+    let service = rig.start().await;
+    assert!(rig.run(&["outbox", "pause", "all"]).await.status.success());
+    (0..4).for_each(|n| drop(rig.message(n, "x", &["all"])));
+    rig.until("they wait", |stats| view(stats, "all").pending == 4).await;
+    let taken = Instant::now();
+    let stats = rig.until("they are too old", |_| taken.elapsed() > Duration::from_secs(2)).await;
+    assert_eq!((view(&stats, "all").pending, view(&stats, "all").expired), (4, 0));
+    assert!(rig.run(&["outbox", "resume", "all"]).await.status.success());
+    rig.until("they expire", |stats| view(stats, "all").expired == 4).await;
+    assert!(rig.handler("all").received().is_empty());
+    service.stop().await;
+}
+
 /// What is too old when it would be sent is expired, not sent; a replay sends it all the same, while it is in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_old_expires_instead_of_being_sent_and_can_be_replayed() {
@@ -186,7 +205,7 @@ async fn what_is_too_old_expires_instead_of_being_sent_and_can_be_replayed() {
     let service = rig.start().await;
     let ids: Vec<String> = (0..40).map(|n| rig.message(n % 4, "x", &["buttons", "all"])).collect();
     rig.until("the other has everything", |stats| view(stats, "all").delivered == 40).await;
-    // What waits is pending, however old: nobody knows yet when it would be sent.
+    // Each is pending, or was too old when it would have been sent.
     let stats = rig.until("it is down", |stats| view(stats, "buttons").last_error.is_some()).await;
     assert_eq!(view(&stats, "buttons").pending + view(&stats, "buttons").expired, 40);
     rig.until("they grow old", |stats| view(stats, "buttons").expired > 0).await;
