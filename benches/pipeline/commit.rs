@@ -1,8 +1,8 @@
 //! Group commit beside its floor: appends to the outbox, and the same bodies written to the end of a file and synced with
 //! `fdatasync`. Syncs take what the disk pleases, so both take turns, round by round, and what counts is the median of the
-//! rounds' ratios, not the absolute numbers. A third takes its turn: the store alone, given as many
-//! ready bytes in full values, nothing of which is ever deleted: no outbox that is built on it is faster. Deliberately absent: criterion, which measures one
-//! thing to its end before the next.
+//! rounds' ratios, not the absolute numbers. A third takes its turn: the store alone, given as many ready bytes in full values,
+//! nothing of which is ever deleted: no outbox that is built on it is faster. Deliberately absent: criterion, which measures
+//! one thing to its end before the next.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -110,9 +110,10 @@ async fn measure_in(place: &str, parent: &Path, rounds: usize, aims: [f64; 3]) -
                 let rate = |span: Duration| events / span.as_secs_f64();
                 let more = (outbox.as_secs_f64() - bare.as_secs_f64()) * 1e6 / kind.turns as f64;
                 let ratios = [rate(outbox) / rate(bare), rate(outbox) / rate(each)];
-                let row = [rate(outbox), rate(bare), ratios[0], rate(each), ratios[1], more, rate(settled)];
-                let more = [rate(store), rate(outbox) / rate(store), bytes / (events * BODY_BYTES as f64)];
-                let row: Vec<f64> = row.into_iter().chain(more).collect();
+                let settled = rate(settled);
+                let (alone, amplified) = (rate(store), bytes / (events * BODY_BYTES as f64));
+                let [ours, bare, each] = [outbox, bare, each].map(rate);
+                let row = [ours, bare, ratios[0], each, ratios[1], more, settled, alone, ours / alone, amplified];
                 told.iter_mut().zip(row).for_each(|(column, figure)| column.push(figure));
             }
         }
@@ -192,7 +193,7 @@ impl Alone {
     }
 }
 
-/// How many bytes this process has written to files so far; there is no other that knows what the store adds.
+/// How many bytes this process has written so far: what the outbox was given and what the store adds to it.
 fn written() -> f64 {
     let told = fs::read_to_string("/proc/self/io").expect("Linux tells it");
     let bytes = told.lines().find_map(|line| line.strip_prefix("wchar: ")).expect("it is there");

@@ -40,12 +40,9 @@ impl Hash for Known {
     }
 }
 
-/// What is no digit of a digest.
-const NONE: u8 = u8::MAX;
-
-/// The value of each byte that is a digit in lower case.
+/// The value of each byte that is a digit in lower case; more than fifteen of all others.
 const DIGITS: [u8; 256] = {
-    let mut digits = [NONE; 256];
+    let mut digits = [u8::MAX; 256];
     let mut value = 0;
     while value < 16 {
         digits[b"0123456789abcdef"[value as usize] as usize] = value;

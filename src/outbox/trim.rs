@@ -83,13 +83,11 @@ impl State {
 
     /// Deletes whole chunks that end at or below `goal`.
     fn trim_to(&mut self, kv: &dyn Kv, batch: &mut Batch, goal: Seq) -> Result<bool, KvError> {
-        let goal_in_store = goal.min(self.stored);
-        if self.head.tail >= goal_in_store {
+        let until = goal.min(self.stored);
+        if self.head.tail >= until {
             return Ok(false);
         }
-        let until = goal_in_store.next().min(self.stored);
         let page = kv.scan(&keys::chunk(self.head.tail), &keys::chunk(until), TRIM_KEYS)?;
-        let is_all = page.len() < TRIM_KEYS;
         let chunks: Vec<_> =
             page.iter().filter_map(|(key, value)| Some((keys::chunk_first(key)?, key, value))).collect();
         if chunks.is_empty() {
@@ -102,9 +100,6 @@ impl State {
             }
             let end = match chunks.get(place + 1) {
                 Some((next, _, _)) => *next,
-                // The last chunk, or one that goes on behind the goal.
-                None if is_all && goal_in_store == self.stored => self.stored,
-                None if is_all => break,
                 None => self.chunk_end(kv, *first)?,
             };
             if end > goal {

@@ -36,14 +36,8 @@ async fn connections_that_break_at_any_byte_lose_nothing_and_keep_order() {
     for (batch_max, longest) in [(1, 500), (7, 200)] {
         let seed = u64::from(std::process::id());
         eprintln!("seed of the roads: {seed}");
-        let mut rig = Rig::new(
-            &[(
-                "all",
-                &format!("concurrency = 6\nbatch_max = {batch_max}\ntimeout = \"100ms\"\nmax_attempts = 1000000"),
-            )],
-            FAST,
-        )
-        .await;
+        let table = format!("concurrency = 6\nbatch_max = {batch_max}\ntimeout = \"100ms\"\nmax_attempts = 1000000");
+        let mut rig = Rig::new(&[("all", &table)], FAST).await;
         let random = Mutex::new(StdRng::seed_from_u64(seed));
         let met = Arc::new([const { AtomicUsize::new(0) }; 4]);
         let counts = Arc::clone(&met);
